@@ -27,7 +27,9 @@ function script(name) {
 }
 
 function install() {
-  const lock = createHash('sha256').update(readFileSync(join(root, 'pnpm-lock.yaml'))).digest('hex')
+  const lock = createHash('sha256')
+    .update(readFileSync(join(root, 'pnpm-lock.yaml')))
+    .digest('hex')
   const stamp = join(root, 'node_modules/.idemq-installed')
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return
   const { packageManager } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
@@ -41,7 +43,9 @@ function install() {
   })
   if (done.status !== 0) {
     console.error(`${done.stdout ?? ''}${done.stderr ?? ''}${done.error ?? ''}`)
-    console.error('install failed: check that npm works here and that its registry is reachable, then run the command again')
+    console.error(
+      'install failed: check that npm works here and that its registry is reachable, then run the command again',
+    )
     process.exit(1)
   }
   writeFileSync(stamp, lock)

@@ -1,0 +1,225 @@
+/**
+ * The wire format, v1: one JSON document, the same on every broker. `schema/envelope.v1.json` is its JSON Schema and
+ * `vectors/` holds documents every implementation must accept or refuse. Fields unknown here survive a round trip.
+ */
+import { hash } from 'node:crypto'
+import { IdemqError } from './errors.ts'
+
+/** One failed attempt, bounded so that a failed job always still fits its broker. */
+export interface Failure {
+  readonly attempt: number
+  /** RFC 3339, UTC. */
+  readonly at: string
+  readonly class: 'permanent' | 'transient'
+  readonly name: string
+  readonly message: string
+}
+
+/** Why a job was dead-lettered. */
+export type DeadReason =
+  /** The handler, `classify` or the schema said that retrying cannot help. */
+  | 'permanent'
+  /** `maxAttempts` starts are used up. */
+  | 'exhausted'
+  /** The payload does not match the job's schema. */
+  | 'invalid_payload'
+  /** The same key is claimed or completed with another payload. */
+  | 'key_mismatch'
+  /** No worker knew the job's name for 15 minutes. */
+  | 'unknown_job'
+  /** `expires_at` passed before it started. */
+  | 'expired'
+  /** Delivered a thousand times without ever being claimed. */
+  | 'delivery_limit'
+  /** Not an envelope; stored byte for byte. */
+  | 'malformed'
+  /** An envelope version unknown here; stored byte for byte. */
+  | 'unsupported_version'
+
+export interface DeadMark {
+  readonly reason: DeadReason
+  readonly at: string
+  readonly queue: string
+  readonly group: string
+}
+
+/** The document itself, in the names of the wire. Times are RFC 3339 in UTC with milliseconds. */
+export interface Envelope {
+  readonly v: 1
+  /** UUIDv7. */
+  readonly job_id: string
+  readonly name: string
+  /** Names the business action, never the delivery. */
+  readonly idempotency_key: string
+  /** 1 = first. */
+  readonly attempt: number
+  /** +1 each time a dead job is replayed. */
+  readonly replay: number
+  /** Copies made of this attempt without starting it (deferrals, hops of a long delay). Absent = 0. */
+  readonly hop?: number
+  readonly payload: unknown
+  /** When this series of attempts began: enqueue or replay. */
+  readonly created_at: string
+  readonly first_enqueued_at: string
+  readonly not_before?: string
+  readonly expires_at?: string
+  readonly ordering_key?: string
+  readonly correlation_id?: string
+  readonly causation_id?: string
+  readonly traceparent?: string
+  readonly tracestate?: string
+  readonly headers?: Readonly<Record<string, string>>
+  /** The last few, oldest first. */
+  readonly failures?: readonly Failure[]
+  /** Present while the job is a dead letter. */
+  readonly dead?: DeadMark
+}
+
+/** Kept free below a broker's limit at enqueue, in bytes, so that failures and the dead mark always fit. */
+export const reserveBytes: number = 16 * 1024
+
+const maxFailures = 5
+const maxFailureNameLength = 100
+const maxFailureMessageLength = 500
+
+/** Unique per (job, replay, attempt, hop): names one copy on any transport. */
+export function copyIdOf(envelope: Envelope): string {
+  return `${envelope.job_id}.${envelope.replay}.${envelope.attempt}.${envelope.hop ?? 0}`
+}
+
+export function encodeEnvelope(envelope: Envelope): Uint8Array {
+  return Buffer.from(JSON.stringify(envelope))
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+/**
+ * @throws IdemqError INVALID_ENVELOPE naming the field, or UNSUPPORTED_VERSION. Deterministic: the same bytes are
+ * refused for the same reason everywhere, so a dead letter needs no reason beside its bytes.
+ */
+export function decodeEnvelope(body: Uint8Array): Envelope {
+  let document: unknown
+  try {
+    document = JSON.parse(utf8.decode(body))
+  } catch (cause) {
+    throw new IdemqError('INVALID_ENVELOPE', `not JSON in UTF-8: ${(cause as Error).message}`, cause)
+  }
+  if (typeof document !== 'object' || document === null || Array.isArray(document)) {
+    throw new IdemqError('INVALID_ENVELOPE', 'not a JSON object')
+  }
+  const version = (document as { v?: unknown }).v
+  if (version !== 1) {
+    if (Number.isInteger(version)) throw new IdemqError('UNSUPPORTED_VERSION', `envelope version ${version}, known: 1`)
+    throw new IdemqError('INVALID_ENVELOPE', 'v: must be 1')
+  }
+  const field = invalidField(document as Record<string, unknown>)
+  if (field) throw new IdemqError('INVALID_ENVELOPE', field)
+  return document as Envelope
+}
+
+function invalidField(e: Record<string, unknown>): string | undefined {
+  if (!isText(e.job_id, 128)) return 'job_id: must be a string of 1 to 128 characters'
+  if (!isText(e.name, 255)) return 'name: must be a string of 1 to 255 characters'
+  if (!isText(e.idempotency_key, 1024)) return 'idempotency_key: must be a string of 1 to 1024 characters'
+  if (!isCount(e.attempt, 1)) return 'attempt: must be an integer from 1'
+  if (!isCount(e.replay, 0)) return 'replay: must be an integer from 0'
+  if (e.hop !== undefined && !isCount(e.hop, 0)) return 'hop: must be an integer from 0'
+  if (!('payload' in e)) return 'payload: is missing'
+  if (!isTime(e.created_at)) return 'created_at: must be an RFC 3339 time'
+  if (!isTime(e.first_enqueued_at)) return 'first_enqueued_at: must be an RFC 3339 time'
+  if (e.not_before !== undefined && !isTime(e.not_before)) return 'not_before: must be an RFC 3339 time'
+  if (e.expires_at !== undefined && !isTime(e.expires_at)) return 'expires_at: must be an RFC 3339 time'
+  for (const name of ['ordering_key', 'correlation_id', 'causation_id', 'traceparent', 'tracestate']) {
+    if (e[name] !== undefined && !isText(e[name], 1024)) return `${name}: must be a string of 1 to 1024 characters`
+  }
+  if (e.headers !== undefined && !isHeaders(e.headers)) return 'headers: must be an object of strings'
+  if (e.failures !== undefined && !(Array.isArray(e.failures) && e.failures.every(isFailure))) {
+    return 'failures: must be a list of { attempt, at, class, name, message }'
+  }
+  if (e.dead !== undefined && !isDeadMark(e.dead)) return 'dead: must be { reason, at, queue, group }'
+  return undefined
+}
+
+function isText(value: unknown, maxLength: number): value is string {
+  return typeof value === 'string' && value.length >= 1 && value.length <= maxLength
+}
+
+function isCount(value: unknown, min: number): boolean {
+  return Number.isInteger(value) && (value as number) >= min && (value as number) <= 1_000_000_000
+}
+
+const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/
+
+function isTime(value: unknown): boolean {
+  return typeof value === 'string' && rfc3339.test(value) && !Number.isNaN(Date.parse(value))
+}
+
+function isHeaders(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
+  return Object.values(value).every((v) => typeof v === 'string')
+}
+
+function isFailure(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  const f = value as Record<string, unknown>
+  return (
+    isCount(f.attempt, 1) &&
+    isTime(f.at) &&
+    (f.class === 'permanent' || f.class === 'transient') &&
+    typeof f.name === 'string' &&
+    typeof f.message === 'string'
+  )
+}
+
+function isDeadMark(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  const d = value as Record<string, unknown>
+  return typeof d.reason === 'string' && isTime(d.at) && typeof d.queue === 'string' && typeof d.group === 'string'
+}
+
+/** Epoch milliseconds of a wire time. */
+export function timeMs(time: string): number {
+  return Date.parse(time)
+}
+
+/** The wire form of epoch milliseconds. */
+export function wireTime(epochMs: number): string {
+  return new Date(epochMs).toISOString()
+}
+
+/** `failures` with one more, bounded in number and length. */
+export function appendFailure(envelope: Envelope, failure: Failure): readonly Failure[] {
+  const bounded: Failure = {
+    ...failure,
+    name: bound(failure.name, maxFailureNameLength),
+    message: bound(failure.message, maxFailureMessageLength),
+  }
+  return [...(envelope.failures ?? []), bounded].slice(-maxFailures)
+}
+
+/** Cut to `maxLength`, without control characters or lone surrogates: those grow sixfold in JSON. */
+function bound(text: string, maxLength: number): string {
+  const cut = text.length > maxLength ? `${text.slice(0, maxLength - 1)}…` : text
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
+  return cut.replace(/[\u0000-\u001f\u007f]/g, ' ').toWellFormed()
+}
+
+/**
+ * A hash of a JSON value that does not depend on the order of its fields. SHA-256 over JSON with sorted keys,
+ * base64url, as any language can compute it.
+ */
+export function fingerprintOf(value: unknown): string {
+  return hash('sha256', canonicalJson(value), 'base64url')
+}
+
+/** JSON with the keys of every object sorted by UTF-16 code units and no white space (as RFC 8785 orders them). */
+export function canonicalJson(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null'
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`
+  const parts: string[] = []
+  for (const key of Object.keys(value).sort()) {
+    const field = (value as Record<string, unknown>)[key]
+    if (field !== undefined) parts.push(`${JSON.stringify(key)}:${canonicalJson(field)}`)
+  }
+  return `{${parts.join(',')}}`
+}
