@@ -1,0 +1,3 @@
+export type { Runner } from './suite/case.ts'
+export { type DriverHarness, driverSuite } from './suite/driver/index.ts'
+export type { Scale } from './suite/wait.ts'

@@ -1,0 +1,194 @@
+import type { Clock } from '../clock.ts'
+import { IdemqError } from '../errors.ts'
+import type { ClaimAnswer, ClaimEnd, ClaimRef, ClaimRequest, Held, InboxStore, StepRecord } from '../store.ts'
+import { Batcher } from './batcher.ts'
+import { persist, timed } from './persist.ts'
+
+/** A claim this process holds. */
+export interface Claim extends ClaimRef {
+  /** Starts of the key's series, this one included. */
+  readonly attempt: number
+  /** Step results by name, JSON; '' is undefined. */
+  readonly steps: Map<string, string>
+  /** Called once when another owner has, or must be assumed to have, taken over. */
+  onLost: () => void
+  /** Until when the store is known to keep it for us, on the local monotonic clock. */
+  heldUntilMs: number
+  /** Renewal stops here: timeout plus grace. */
+  renewUntilMs: number
+}
+
+export interface ClaimsOptions {
+  readonly inbox: InboxStore
+  readonly clock: Clock
+  readonly leaseMs: number
+  readonly retentionMs: number
+  readonly onTrouble: (operation: string, error: IdemqError) => void
+}
+
+const maxStoreBatch = 500
+/** Longest wait for one answer of the store. */
+const callTimeoutMs = 30_000
+
+/**
+ * All inbox I/O of one worker: batched claims, ends and step records, and the renewal of what is held, in one
+ * statement every third of the lease.
+ */
+export class Claims {
+  readonly #options: ClaimsOptions
+  readonly #held = new Set<Claim>()
+  readonly #renewals: Batcher<ClaimRef, Held>
+  readonly #ends: Batcher<ClaimEnd, Held>
+  readonly #records: Batcher<StepRecord, Held>
+  #cancelTick: (() => void) | undefined
+
+  constructor(options: ClaimsOptions) {
+    this.#options = options
+    const { inbox, leaseMs, retentionMs } = options
+    this.#renewals = new Batcher(maxStoreBatch, (refs) => this.#call((s) => inbox.renew(refs, leaseMs, s)))
+    this.#ends = new Batcher(maxStoreBatch, (ends) => this.#call((s) => inbox.end(ends, retentionMs, s)))
+    this.#records = new Batcher(maxStoreBatch, (records) => this.#call((s) => inbox.record(records, s)))
+  }
+
+  get inbox(): InboxStore {
+    return this.#options.inbox
+  }
+
+  /** One round trip. Rejects with a retryable error when the store cannot answer: nothing is claimed for certain then. */
+  claim(batch: readonly ClaimRequest[]): Promise<ClaimAnswer[]> {
+    const { inbox, leaseMs, retentionMs } = this.#options
+    return this.#call((signal) => inbox.claim(batch, { leaseMs, retentionMs }, signal))
+  }
+
+  /** Registers an answer 'claimed' for renewal. `askedAtMs` is the monotonic instant before the claim was sent. */
+  hold(request: ClaimRequest, answer: ClaimAnswer & { status: 'claimed' }, askedAtMs: number): Claim {
+    const claim: Claim = {
+      scope: request.scope,
+      key: request.key,
+      token: answer.token,
+      attempt: answer.attempt,
+      steps: new Map(Object.entries(answer.steps ?? {})),
+      onLost: () => {},
+      heldUntilMs: askedAtMs + this.#options.leaseMs,
+      renewUntilMs: Number.POSITIVE_INFINITY,
+    }
+    this.#held.add(claim)
+    this.#cancelTick ??= this.#scheduleTick()
+    return claim
+  }
+
+  /** Asks the store whether the claim still holds, and extends it: the fence before a copy is sent. */
+  async stillHeld(claim: Claim, signal: AbortSignal): Promise<boolean> {
+    const askedAtMs = this.#options.clock.monotonicMs()
+    const held = await this.#persist('renew a claim', signal, () => this.#renewals.add(refOf(claim)))
+    if (held === 'held') claim.heldUntilMs = askedAtMs + this.#options.leaseMs
+    else this.#lose(claim)
+    return held === 'held'
+  }
+
+  /** Ends the claim; tries until the store answers. False if another owner has it. */
+  async end(
+    claim: Claim,
+    end: { state: ClaimEnd['state']; floor: number; free: boolean; result?: string },
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    // After a lost answer the repeat finds the token ended: that reads as lost, and the delivery comes back to be deduplicated.
+    const held = await this.#persist('end a claim', signal, () => this.#ends.add({ ...refOf(claim), ...end }))
+    if (held === 'held') this.forget(claim)
+    else this.#lose(claim)
+    return held === 'held'
+  }
+
+  /** Records a step's result. False if another owner has the claim. */
+  async record(claim: Claim, step: string, result: string, signal: AbortSignal): Promise<boolean> {
+    const held = await this.#persist('record a step', signal, () =>
+      this.#records.add({ ...refOf(claim), step, result }),
+    )
+    if (held === 'held') claim.steps.set(step, result)
+    else this.#lose(claim)
+    return held === 'held'
+  }
+
+  /**
+   * Runs `effect` in the store's transaction, which ends the claim as completed with its last statement. `onCommit` is
+   * called once that is certain.
+   * @throws what `effect` throws; IdemqError CLAIM_LOST, COMMIT_UNKNOWN, or what the store says: rolled back
+   */
+  async transact(
+    claim: Claim,
+    effect: (tx: unknown) => Promise<unknown>,
+    resultOf: (value: unknown) => string | undefined,
+    signal: AbortSignal,
+    onCommit: () => void,
+  ): Promise<unknown> {
+    const { inbox, retentionMs } = this.#options
+    const done = await inbox.transact!(
+      effect,
+      (value) => {
+        const result = resultOf(value)
+        const end = { ...refOf(claim), state: 'completed', floor: claim.attempt, free: false } as const
+        return result === undefined ? end : { ...end, result }
+      },
+      retentionMs,
+      signal,
+    )
+    if (done.status === 'lost') {
+      this.#lose(claim)
+      throw new IdemqError('CLAIM_LOST', `${claim.scope} ${claim.key}: another worker took over; rolled back`)
+    }
+    this.forget(claim)
+    onCommit()
+    return done.value
+  }
+
+  /** Stops renewing: it ended some other way, or is left to lapse. */
+  forget(claim: Claim): void {
+    this.#held.delete(claim)
+    if (this.#held.size > 0) return
+    this.#cancelTick?.()
+    this.#cancelTick = undefined
+  }
+
+  #lose(claim: Claim): void {
+    if (!this.#held.has(claim)) return
+    this.forget(claim)
+    claim.onLost()
+  }
+
+  #scheduleTick(): () => void {
+    return this.#options.clock.schedule(() => void this.#tick(), this.#options.leaseMs / 3)
+  }
+
+  async #tick(): Promise<void> {
+    const { clock, leaseMs, onTrouble } = this.#options
+    const nowMs = clock.monotonicMs()
+    const due = [...this.#held].filter((c) => c.renewUntilMs > nowMs && c.heldUntilMs - nowMs < (leaseMs * 3) / 4)
+    try {
+      const answers = await Promise.all(due.map((claim) => this.#renewals.add(refOf(claim))))
+      due.forEach((claim, i) => {
+        if (answers[i] === 'held') claim.heldUntilMs = nowMs + leaseMs
+        else this.#lose(claim)
+      })
+    } catch (error) {
+      onTrouble('renew claims', error as IdemqError)
+    }
+    // A store that cannot be asked decides nothing, but past the lease another worker may have started: stop ours.
+    for (const claim of [...this.#held]) {
+      if (claim.heldUntilMs <= clock.monotonicMs() && claim.renewUntilMs > nowMs) this.#lose(claim)
+    }
+    this.#cancelTick = this.#held.size > 0 ? this.#scheduleTick() : undefined
+  }
+
+  #call<T>(run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    return timed(this.#options.clock, callTimeoutMs, undefined, run)
+  }
+
+  #persist<T>(operation: string, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+    const { clock, onTrouble } = this.#options
+    return persist(run, { clock, signal, operation, onTrouble: (error) => onTrouble(operation, error) })
+  }
+}
+
+function refOf(claim: Claim): ClaimRef {
+  return { scope: claim.scope, key: claim.key, token: claim.token }
+}

@@ -1,0 +1,255 @@
+import { createHash } from 'node:crypto'
+import type { Clock } from '../clock.ts'
+import type { Delivery, Driver, Outgoing, QueueRef } from '../driver.ts'
+import {
+  appendFailure,
+  copyIdOf,
+  type DeadMark,
+  type DeadReason,
+  type Envelope,
+  encodeEnvelope,
+  wireTime,
+} from '../envelope.ts'
+import { RetryAfterError } from '../errors.ts'
+import { type DeferReason, type Events, jobRef } from '../events.ts'
+import type { FailureClass } from '../policy/classify.ts'
+import type { Claim, Claims } from './claims.ts'
+import { reach } from './crash-points.ts'
+import type { Ending, Entry } from './entry.ts'
+import type { Holds } from './holds.ts'
+import type { Sender } from './sender.ts'
+
+export interface EndingsOptions {
+  readonly driver: Driver
+  readonly queue: QueueRef
+  readonly holds: Holds
+  readonly claims: Claims
+  readonly sender: Sender
+  readonly events: Events
+  readonly clock: Clock
+  /** Aborts when the worker gives up on what is in hand. */
+  readonly giveUp: AbortSignal
+}
+
+/**
+ * Every way a delivery ends. Each keeps the order law: copy confirmed → inbox end → original settled, so that a crash
+ * between any two leaves a duplicate for the inbox to collapse, never a hole.
+ */
+export class Endings {
+  readonly #options: EndingsOptions
+  readonly #encode: (envelope: Envelope) => Uint8Array
+
+  constructor(options: EndingsOptions) {
+    this.#options = options
+    const { codec } = options.driver
+    this.#encode = codec ? (envelope) => codec.encode(envelope) : encodeEnvelope
+  }
+
+  async complete(entry: Entry, claim: Claim, result: string | undefined): Promise<Ending> {
+    const { claims, giveUp } = this.#options
+    const end = { state: 'completed', floor: claim.attempt, free: false } as const
+    const held = await claims.end(claim, result === undefined ? end : { ...end, result }, giveUp)
+    return held ? this.completed(entry) : this.handBack(entry)
+  }
+
+  /** The inbox says completed already: all that is left is the delivery. */
+  async completed(entry: Entry): Promise<Ending> {
+    reach('worker.after_complete', () => [entry.envelope.job_id])
+    await this.#ack(entry.delivery)
+    return { type: 'completed' }
+  }
+
+  async retry(entry: Entry, claim: Claim, error: Error, delayMs: number): Promise<Ending> {
+    const { claims, giveUp } = this.#options
+    if (!(await claims.stillHeld(claim, giveUp))) return this.handBack(entry)
+    const nextAttempt = claim.attempt + 1
+    const { hop: _, not_before: __, ...envelope } = entry.envelope
+    await this.#sendCopy(
+      { ...envelope, attempt: nextAttempt, failures: this.#failures(entry, claim, error, 'transient') },
+      delayMs,
+    )
+    reach('worker.after_retry_copy', () => [entry.envelope.job_id])
+    return this.#release(entry, claim, { floor: nextAttempt, free: false }, delayMs)
+  }
+
+  /** Comes back without having used an attempt: snoozed, or drained. */
+  async comeBack(entry: Entry, claim: Claim, delayMs: number, reason: 'snoozed' | DeferReason): Promise<Ending> {
+    const { claims, driver, holds, giveUp } = this.#options
+    const end = { floor: entry.envelope.attempt, free: true }
+    this.#deferred(entry.envelope, delayMs, reason)
+    if (delayMs === 0 && driver.capabilities.freeRelease) {
+      await claims.end(claim, { state: 'released', ...end }, giveUp)
+      await holds.settle(entry.delivery, 'release', giveUp)
+      return { type: 'again', delayMs }
+    }
+    if (!(await claims.stillHeld(claim, giveUp))) return this.handBack(entry)
+    await this.#sendCopy({ ...entry.envelope, hop: (entry.envelope.hop ?? 0) + 1 }, delayMs)
+    return this.#release(entry, claim, end, delayMs)
+  }
+
+  async #release(
+    entry: Entry,
+    claim: Claim,
+    end: { floor: number; free: boolean },
+    delayMs: number,
+  ): Promise<Ending> {
+    const { claims, giveUp } = this.#options
+    await claims.end(claim, { state: 'released', ...end }, giveUp)
+    reach('worker.after_release', () => [entry.envelope.job_id])
+    await this.#ack(entry.delivery)
+    return { type: 'again', delayMs }
+  }
+
+  /** Dead-letters a claimed job with its failures. */
+  async bury(entry: Entry, claim: Claim, reason: DeadReason, error?: Error): Promise<Ending> {
+    const { claims, giveUp } = this.#options
+    if (!(await claims.stillHeld(claim, giveUp))) return this.handBack(entry)
+    const failures = error && this.#failures(entry, claim, error, reason === 'exhausted' ? 'transient' : 'permanent')
+    const attempt = Math.min(claim.attempt, entry.registration.job.maxAttempts)
+    await this.#sendDead(entry.envelope, { attempt, ...(failures && { failures }) }, reason, entry.delivery.body)
+    reach('worker.after_dead_copy', () => [entry.envelope.job_id])
+    await claims.end(claim, { state: 'failed', floor: claim.attempt, free: false }, giveUp)
+    reach('worker.after_fail', () => [entry.envelope.job_id])
+    await this.#ack(entry.delivery)
+    return { type: 'over' }
+  }
+
+  /** Dead-letters a job that was never claimed. */
+  async buryUnclaimed(delivery: Delivery, envelope: Envelope, reason: DeadReason): Promise<void> {
+    await this.#sendDead(envelope, {}, reason, delivery.body)
+    await this.#ack(delivery)
+  }
+
+  /** Dead-letters bytes that are no envelope, as they are. Equal bytes are one letter. */
+  async buryRaw(delivery: Delivery, reason: 'malformed' | 'unsupported_version'): Promise<void> {
+    const { queue, sender, events, giveUp } = this.#options
+    const digest = createHash('sha256').update(delivery.body).digest('base64url')
+    const message = { copyId: `raw.${digest}`, jobId: `raw.${digest}`, partitionKey: digest }
+    await sender.sendDead(
+      queue,
+      { ...message, body: delivery.body, ordered: false, delayMs: 0 },
+      Number.POSITIVE_INFINITY,
+      giveUp,
+    )
+    events.emit('dead_lettered', { queue: queue.name, group: queue.group, reason })
+    await this.#ack(delivery)
+  }
+
+  /** Comes back later, unclaimed: a copy with the next hop, then the original is removed. */
+  async defer(delivery: Delivery, envelope: Envelope, delayMs: number, reason: DeferReason): Promise<Ending> {
+    const { driver, holds, giveUp } = this.#options
+    this.#deferred(envelope, delayMs, reason)
+    if (delayMs === 0 && driver.capabilities.freeRelease) {
+      await holds.settle(delivery, 'release', giveUp)
+    } else {
+      await this.#sendCopy({ ...envelope, hop: (envelope.hop ?? 0) + 1 }, delayMs)
+      await this.#ack(delivery)
+    }
+    return { type: 'again', delayMs }
+  }
+
+  /** Settled without running. */
+  async deduplicate(entry: Entry, reason: 'completed' | 'stale'): Promise<Ending> {
+    const { queue, events } = this.#options
+    if (events.wants('deduplicated')) {
+      events.emit('deduplicated', { ...jobRef(entry.envelope, queue.name, queue.group), reason })
+    }
+    await this.#ack(entry.delivery)
+    return { type: reason === 'completed' ? 'completed' : 'over' }
+  }
+
+  /**
+   * The claim belongs to somebody else. If the delivery is still ours it goes back, to be deduplicated when it returns;
+   * if not, there is nothing to do and nothing is done.
+   */
+  async handBack(entry: Entry): Promise<Ending> {
+    const { driver, holds, giveUp } = this.#options
+    if (driver.capabilities.freeRelease && driver.capabilities.fencedSettle) {
+      await holds.settle(entry.delivery, 'release', giveUp)
+    } else if (await holds.confirm(entry.delivery, giveUp)) {
+      await this.defer(entry.delivery, entry.envelope, handBackDelayMs, 'claim_lost')
+    } else {
+      holds.drop(entry.delivery)
+    }
+    return { type: 'again', delayMs: handBackDelayMs }
+  }
+
+  async #ack(delivery: Delivery): Promise<void> {
+    await this.#options.holds.settle(delivery, 'ack', this.#options.giveUp)
+  }
+
+  #failures(entry: Entry, claim: Claim, error: Error, failureClass: FailureClass): Envelope['failures'] & object {
+    return appendFailure(entry.envelope, {
+      attempt: claim.attempt,
+      at: wireTime(this.#options.clock.now()),
+      class: failureClass,
+      name: error.name,
+      message: error.message,
+    })
+  }
+
+  async #sendCopy(copy: Envelope, delayMs: number): Promise<void> {
+    const { driver, queue, sender, clock, giveUp } = this.#options
+    const { maxDelayMs = Number.POSITIVE_INFINITY } = driver.capabilities
+    const envelope = delayMs > maxDelayMs ? { ...copy, not_before: wireTime(clock.now() + delayMs) } : copy
+    const message = this.#outgoing(envelope, this.#encode(envelope), Math.min(delayMs, maxDelayMs))
+    await sender.send(queue, message, Number.POSITIVE_INFINITY, giveUp)
+  }
+
+  async #sendDead(
+    envelope: Envelope,
+    changes: Partial<Envelope>,
+    reason: DeadReason,
+    original: Uint8Array,
+  ): Promise<void> {
+    const { driver, queue, sender, events, clock, giveUp } = this.#options
+    const dead: DeadMark = { reason, at: wireTime(clock.now()), queue: queue.name, group: queue.group }
+    const encoded = this.#encode({ ...envelope, ...changes, dead })
+    // A foreign producer may have filled the broker's limit: then the job is kept whole and its failures are not.
+    const body = encoded.byteLength <= driver.capabilities.maxBodyBytes ? encoded : original
+    await sender.sendDead(queue, this.#outgoing(envelope, body, 0), Number.POSITIVE_INFINITY, giveUp)
+    const job = jobRef(envelope, queue.name, queue.group, changes.attempt)
+    events.emit('dead_lettered', { queue: queue.name, group: queue.group, reason, job })
+  }
+
+  #outgoing(envelope: Envelope, body: Uint8Array, delayMs: number): Outgoing {
+    return outgoingOf(envelope, body, delayMs)
+  }
+
+  #deferred(envelope: Envelope, delayMs: number, reason: 'snoozed' | DeferReason): void {
+    const { events, queue } = this.#options
+    const ref = (): ReturnType<typeof jobRef> => jobRef(envelope, queue.name, queue.group)
+    if (reason === 'snoozed') {
+      if (events.wants('snoozed')) events.emit('snoozed', { ...ref(), delayMs })
+    } else if (events.wants('deferred')) events.emit('deferred', { ...ref(), delayMs, reason })
+  }
+}
+
+const handBackDelayMs = 1_000
+
+/** How an envelope travels. */
+export function outgoingOf(envelope: Envelope, body: Uint8Array, delayMs: number): Outgoing {
+  return {
+    copyId: copyIdOf(envelope),
+    jobId: envelope.job_id,
+    body,
+    partitionKey: envelope.ordering_key ?? envelope.idempotency_key,
+    ordered: envelope.ordering_key !== undefined,
+    delayMs,
+  }
+}
+
+/** What a failure costs in time: the job's backoff, the dependency's wish, and the budget's pace. */
+export function retryDelay(
+  entry: Entry,
+  attempt: number,
+  error: Error,
+  clock: Clock,
+  random: () => number,
+): { delayMs: number; overBudget: boolean } {
+  const { backoff, budget } = entry.registration.job
+  const wishedMs = error instanceof RetryAfterError ? error.retryAfterMs : 0
+  const delayMs = Math.max(wishedMs, backoff.delayMs(attempt, random()))
+  const overBudget = !budget.withdraw(clock)
+  return { delayMs: overBudget ? Math.max(delayMs, backoff.maxMs) : delayMs, overBudget }
+}

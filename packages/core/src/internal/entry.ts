@@ -1,0 +1,34 @@
+import type { Delivery } from '../driver.ts'
+import type { Envelope } from '../envelope.ts'
+import type { AnyJob } from '../job.ts'
+import type { ClaimRequest } from '../store.ts'
+import type { JobContext } from './job-run.ts'
+
+/** A handler as a worker keeps it. */
+export interface Registration {
+  readonly job: AnyJob
+  readonly handler: (payload: unknown, job: JobContext, tx?: unknown) => unknown
+  /** Runs inside the inbox's transaction. */
+  readonly transactional: boolean
+}
+
+/** A delivery of a job this worker knows, from admission until it is settled. */
+export interface Entry {
+  readonly delivery: Delivery
+  readonly envelope: Envelope
+  readonly registration: Registration
+  readonly request: ClaimRequest
+  /** Equal for two deliveries that must not run at once in this process. */
+  readonly flightKey: string
+  /** A start of it was lost in a crash: runs alone. */
+  suspect: boolean
+  /** Its circuit counts it as running. */
+  inCircuit: boolean
+}
+
+/** How an entry ended, as far as its followers (same key, same process) must know. */
+export type Ending =
+  | { readonly type: 'completed' }
+  /** It, or its successor, comes back after `delayMs`. */
+  | { readonly type: 'again'; readonly delayMs: number }
+  | { readonly type: 'over' }

@@ -1,0 +1,605 @@
+import { type Clock, Doorbell } from '../clock.ts'
+import type { Delivery, Driver, QueueRef, Receiver } from '../driver.ts'
+import { decodeEnvelope, type Envelope, timeMs } from '../envelope.ts'
+import { asIdemqError, IdemqError } from '../errors.ts'
+import { type Events, jobRef } from '../events.ts'
+import type { ClaimAnswer } from '../store.ts'
+import type { Claim, Claims } from './claims.ts'
+import { reach } from './crash-points.ts'
+import { Endings, retryDelay } from './endings.ts'
+import type { Ending, Entry, Registration } from './entry.ts'
+import { Holds } from './holds.ts'
+import { type HandlerOutcome, JobRun, maxResultBytes } from './job-run.ts'
+import { Lanes } from './lanes.ts'
+import { ioPauseMs } from './persist.ts'
+import { Quarantine } from './quarantine.ts'
+import type { Sender } from './sender.ts'
+import { SingleFlight } from './single-flight.ts'
+
+export interface RunnerOptions {
+  readonly driver: Driver
+  readonly queue: QueueRef
+  /** By job name. */
+  readonly registrations: ReadonlyMap<string, Registration>
+  readonly claims: Claims
+  /** No inbox: the broker's count is the attempt, and losing a delivery is losing the job. */
+  readonly unclaimed: boolean
+  readonly sender: Sender
+  readonly events: Events
+  readonly clock: Clock
+  readonly concurrency: number
+  readonly prefetch: number
+  readonly leaseMs: number
+  readonly graceMs: number
+  readonly random: () => number
+}
+
+/** A delivery that comes back this often without ever being claimed is dead-lettered: a backstop, not a policy. */
+const deliveryLimit = 1_000
+/** A job nobody knows is kept this long after it was due: a rolling deploy may still bring its handler. */
+const unknownJobPatienceMs = 15 * 60_000
+const longestUnknownPauseMs = 60_000
+const longestBusyPauseMs = 5_000
+const shortestBusyPauseMs = 25
+const receiveWaitMs = 5_000
+
+/** Works one queue: fetches, claims, runs, ends. */
+export class QueueRunner {
+  readonly #options: RunnerOptions
+  readonly #receiver: Receiver
+  readonly #holds: Holds
+  readonly #endings: Endings
+  readonly #flights: SingleFlight
+  readonly #lanes = new Lanes()
+  readonly #quarantine: Quarantine
+  readonly #bell: Doorbell
+  readonly #stopFetching = new AbortController()
+  readonly #giveUp: AbortController
+  readonly #running = new Map<Entry, JobRun>()
+  #buffer: Entry[] = []
+  #bufferHead = 0
+  /** Entries taken from the buffer whose handler has not ended. */
+  #active = 0
+  #pumping = false
+  #resumeAtMs = 0
+  #draining = false
+  #fetching: Promise<void> | undefined
+  #starts = 0
+  #retries = 0
+
+  static async open(options: RunnerOptions, signal: AbortSignal): Promise<QueueRunner> {
+    const { driver, queue, prefetch, leaseMs } = options
+    let runner: QueueRunner | undefined
+    const onLost = (deliveries: readonly Delivery[]): void => runner?.#holds.lost(deliveries)
+    const receiver = await driver.open(queue, { maxUnsettled: prefetch, leaseMs, onLost }, signal)
+    runner = new QueueRunner(options, receiver)
+    return runner
+  }
+
+  private constructor(options: RunnerOptions, receiver: Receiver) {
+    this.#options = options
+    this.#receiver = receiver
+    const { driver, clock, leaseMs, concurrency } = options
+    this.#giveUp = new AbortController()
+    this.#bell = new Doorbell(clock)
+    this.#flights = new SingleFlight(concurrency)
+    this.#quarantine = new Quarantine(clock)
+    this.#holds = new Holds({
+      receiver,
+      capabilities: driver.capabilities,
+      clock,
+      leaseMs,
+      onTrouble: (operation, error) => this.#trouble(operation, error),
+      onRoom: () => this.#bell.ring(),
+    })
+    this.#endings = new Endings({ ...options, holds: this.#holds, giveUp: this.#giveUp.signal })
+  }
+
+  get receiver(): Receiver {
+    return this.#receiver
+  }
+
+  get queueName(): string {
+    return this.#options.queue.name
+  }
+
+  /** For `mq.status`. */
+  get snapshot(): { running: number; starts: number; retries: number; resumeInMs: number } {
+    const resumeInMs = Math.max(0, this.#resumeAtMs - this.#options.clock.monotonicMs())
+    return { running: this.#running.size, starts: this.#starts, retries: this.#retries, resumeInMs }
+  }
+
+  start(): void {
+    this.#fetching = this.#fetchLoop()
+  }
+
+  /** Stops fetching, waits `drainMs` for what runs, then aborts it and hands the rest back without using an attempt. */
+  async stop(drainMs: number): Promise<void> {
+    const { clock, graceMs } = this.#options
+    this.#draining = true
+    this.#stopFetching.abort()
+    this.#bell.ring()
+    await this.#fetching
+    await this.#receiver.stop()
+    this.#handBackWaiting()
+    await this.#idle(clock.monotonicMs() + drainMs)
+    for (const run of this.#running.values()) {
+      run.abort(new IdemqError('ABORTED', 'the worker is shutting down and the drain time is over'))
+    }
+    await this.#idle(clock.monotonicMs() + graceMs * 2)
+    this.#giveUp.abort()
+    this.#holds.stop()
+    await this.#receiver.close()
+  }
+
+  async #idle(untilMs: number): Promise<void> {
+    while (this.#holds.size > 0) {
+      const seen = this.#bell.armed()
+      const leftMs = untilMs - this.#options.clock.monotonicMs()
+      if (leftMs <= 0 || this.#holds.size === 0) return
+      await this.#bell.wait(leftMs, seen)
+    }
+  }
+
+  #handBackWaiting(): void {
+    const waiting = [...this.#buffer.slice(this.#bufferHead), ...this.#quarantine.drain(), ...this.#lanes.drain()]
+    this.#buffer = []
+    this.#bufferHead = 0
+    for (const entry of waiting) this.#background(entry, this.#defer(entry, 0, 'drain'))
+  }
+
+  async #fetchLoop(): Promise<void> {
+    const { driver, prefetch, clock } = this.#options
+    const signal = this.#stopFetching.signal
+    // Small refills would make small batches all the way down: wait until a quarter is free, unless nothing is left.
+    const refill = Math.max(1, Math.floor(prefetch / 4))
+    for (let failures = 0; !signal.aborted; ) {
+      const seen = this.#bell.armed()
+      const pauseMs = this.#resumeAtMs - clock.monotonicMs()
+      const room = prefetch - this.#holds.size
+      if (pauseMs > 0 || room < 1 || (room < refill && this.#bufferHead < this.#buffer.length)) {
+        await this.#bell.wait(pauseMs > 0 ? pauseMs : receiveWaitMs, seen, signal)
+        continue
+      }
+      try {
+        const max = Math.min(room, driver.capabilities.maxBatch)
+        const deliveries = await this.#receiver.receive(max, receiveWaitMs, signal)
+        failures = 0
+        if (deliveries.length === 0) continue
+        for (const delivery of deliveries) this.#holds.add(delivery, noop)
+        reach('worker.after_receive', () => deliveries.map((d) => this.#jobIdOf(d)))
+        for (const delivery of deliveries) this.#admit(delivery)
+        this.#pump()
+      } catch (thrown) {
+        if (signal.aborted) return
+        this.#trouble('receive', asIdemqError(thrown, 'BROKER_UNAVAILABLE', 'receive'))
+        await this.#bell.wait(ioPauseMs(failures++), this.#bell.armed(), signal)
+      }
+    }
+  }
+
+  #decode(body: Uint8Array): Envelope {
+    const { codec } = this.#options.driver
+    return codec ? codec.decode(body) : decodeEnvelope(body)
+  }
+
+  #jobIdOf(delivery: Delivery): string {
+    try {
+      return this.#decode(delivery.body).job_id
+    } catch {
+      return 'raw'
+    }
+  }
+
+  /** Puts a delivery into the buffer, or ends it where nothing is to be run. */
+  #admit(delivery: Delivery): void {
+    const { registrations, clock, queue } = this.#options
+    let envelope: Envelope
+    let fingerprint: string
+    let registration: Registration | undefined
+    try {
+      envelope = this.#decode(delivery.body)
+      registration = registrations.get(envelope.name)
+      fingerprint =
+        !registration || envelope.idempotency_key === envelope.job_id
+          ? ''
+          : registration.job.fingerprint(envelope.payload)
+    } catch (thrown) {
+      const unread = thrown instanceof IdemqError && thrown.code === 'UNSUPPORTED_VERSION'
+      return this.#settleAside(delivery, this.#endings.buryRaw(delivery, unread ? 'unsupported_version' : 'malformed'))
+    }
+    const nowMs = clock.now()
+    const dueInMs = envelope.not_before ? timeMs(envelope.not_before) - nowMs : 0
+    if (envelope.expires_at && timeMs(envelope.expires_at) <= nowMs) {
+      return this.#settleAside(delivery, this.#endings.buryUnclaimed(delivery, envelope, 'expired'))
+    }
+    if (dueInMs > 0) return this.#settleAside(delivery, this.#endings.defer(delivery, envelope, dueInMs, 'not_due'))
+    if (!registration) return this.#settleAside(delivery, this.#unknown(delivery, envelope, nowMs))
+    if ((delivery.priorDeliveries ?? 0) >= deliveryLimit) {
+      return this.#settleAside(delivery, this.#endings.buryUnclaimed(delivery, envelope, 'delivery_limit'))
+    }
+    const scope = `${queue.group}/${envelope.name}`
+    const counted = this.#options.unclaimed ? (delivery.priorDeliveries ?? 0) : 0
+    const entry: Entry = {
+      delivery,
+      envelope,
+      registration,
+      request: {
+        scope,
+        key: envelope.idempotency_key,
+        fingerprint,
+        jobId: envelope.job_id,
+        replay: envelope.replay,
+        attempt: envelope.attempt + counted,
+      },
+      flightKey: `${scope}\0${envelope.idempotency_key}`,
+      suspect: false,
+      inCircuit: false,
+    }
+    this.#buffer.push(entry)
+  }
+
+  #unknown(delivery: Delivery, envelope: Envelope, nowMs: number): Promise<unknown> {
+    const dueAtMs = Math.max(timeMs(envelope.created_at), envelope.not_before ? timeMs(envelope.not_before) : 0)
+    if (nowMs - dueAtMs >= unknownJobPatienceMs) {
+      return this.#endings.buryUnclaimed(delivery, envelope, 'unknown_job')
+    }
+    const delayMs = Math.min(longestUnknownPauseMs, 1_000 * 2 ** Math.min(envelope.hop ?? 0, 6))
+    return this.#endings.defer(delivery, envelope, delayMs, 'unknown_job')
+  }
+
+  /** An ending that no slot waits for. */
+  #settleAside(delivery: Delivery, ending: Promise<unknown>): void {
+    ending.catch((error) => this.#abandon(delivery, error))
+  }
+
+  #background(entry: Entry, ending: Promise<Ending>): void {
+    ending.then(
+      (end) => this.#landed(entry, end),
+      (error) => {
+        this.#abandon(entry.delivery, error)
+        this.#landed(entry, { type: 'again', delayMs: longestBusyPauseMs })
+      },
+    )
+  }
+
+  /** The broker or the store could not be told. Nothing is lost: the delivery comes back when its hold ends. */
+  #abandon(delivery: Delivery, thrown: unknown): void {
+    this.#holds.drop(delivery)
+    this.#trouble('settle', asIdemqError(thrown, 'BROKER_UNAVAILABLE', 'settle'))
+  }
+
+  /** Starts what may start: claims in batches, one claim under way at a time; slots freed meanwhile make the next batch. */
+  #pump(): void {
+    if (this.#pumping) return
+    this.#pumping = true
+    void this.#pumpLoop()
+  }
+
+  async #pumpLoop(): Promise<void> {
+    while (!this.#draining) {
+      const suspect = this.#active < this.#options.concurrency ? this.#quarantine.take() : undefined
+      const batch = suspect ? [suspect] : this.#take()
+      if (batch.length === 0) break
+      this.#active += batch.length
+      await this.#claim(batch)
+    }
+    // In the same turn as the last look, or a slot freed in between would go unnoticed.
+    this.#pumping = false
+  }
+
+  /** Entries that may be claimed now. */
+  #take(): Entry[] {
+    const { concurrency, clock } = this.#options
+    const batch: Entry[] = []
+    const holdMs = this.#quarantine.holdMs()
+    if (holdMs > 0) {
+      clock.schedule(() => this.#pump(), holdMs, true)
+      return batch
+    }
+    while (this.#active + batch.length < concurrency && this.#bufferHead < this.#buffer.length) {
+      const entry = this.#buffer[this.#bufferHead]!
+      const decision = this.#mayStart(entry)
+      if (decision === 'not yet') break
+      this.#bufferHead++
+      if (decision === 'go') batch.push(entry)
+    }
+    if (this.#bufferHead > 1_024 && this.#bufferHead * 2 > this.#buffer.length) {
+      this.#buffer = this.#buffer.slice(this.#bufferHead)
+      this.#bufferHead = 0
+    }
+    return batch
+  }
+
+  /** 'aside': it waits elsewhere or is on its way back. 'not yet': it stays first in the buffer. */
+  #mayStart(entry: Entry): 'go' | 'aside' | 'not yet' {
+    if (!this.#holds.isHeld(entry.delivery)) {
+      this.#holds.drop(entry.delivery)
+      this.#leaveLane(entry)
+      return 'aside'
+    }
+    const circuit = this.#enterCircuit(entry)
+    if (circuit !== 'go') return circuit
+    if (!this.#lanes.enter(entry)) return this.#leaveCircuit(entry, 'neutral')
+    const boarded = this.#flights.board(entry)
+    if (boarded === 'lead') return 'go'
+    if (boarded === 'full') {
+      const delayMs = this.#busyPause(entry, longestBusyPauseMs)
+      this.#background(entry, this.#defer(entry, delayMs, 'busy'))
+    }
+    return this.#leaveCircuit(entry, 'neutral')
+  }
+
+  #enterCircuit(entry: Entry): 'go' | 'aside' | 'not yet' {
+    const { registrations, clock, random } = this.#options
+    const { circuit } = entry.registration.job
+    if (!circuit || entry.inCircuit) return 'go'
+    entry.inCircuit = circuit.tryStart(clock)
+    if (entry.inCircuit) return 'go'
+    const retryInMs = circuit.retryInMs(clock)
+    const covered = [...registrations.values()].every(({ job }) => (job.circuit?.retryInMs(clock) ?? 0) > 0)
+    if (covered && circuit.state === 'open') {
+      this.#pause(retryInMs)
+      return 'not yet'
+    }
+    // Recovering, and enough is under way: whatever ends pumps again.
+    if (covered) return 'not yet'
+    this.#background(entry, this.#defer(entry, Math.ceil(retryInMs * (1 + random() / 5)), 'circuit_open'))
+    return 'aside'
+  }
+
+  #leaveCircuit(entry: Entry, outcome: 'success' | 'failure' | 'neutral'): 'aside' {
+    if (entry.inCircuit) entry.registration.job.circuit?.ended(outcome, this.#options.clock)
+    entry.inCircuit = false
+    return 'aside'
+  }
+
+  /** Nothing of this queue can run: stops taking it from others who might, and hands back what is here. */
+  #pause(resumeInMs: number): void {
+    const { clock, queue, events } = this.#options
+    this.#resumeAtMs = clock.monotonicMs() + resumeInMs
+    events.emit('paused', { queue: queue.name, group: queue.group, resumeInMs })
+    clock.schedule(() => this.#resume(), resumeInMs)
+    const waiting = this.#buffer.slice(this.#bufferHead)
+    this.#buffer = []
+    this.#bufferHead = 0
+    for (const entry of waiting) this.#background(entry, this.#defer(entry, Math.ceil(resumeInMs), 'circuit_open'))
+  }
+
+  #resume(): void {
+    const { queue, events } = this.#options
+    this.#resumeAtMs = 0
+    events.emit('resumed', { queue: queue.name, group: queue.group })
+    this.#bell.ring()
+    this.#pump()
+  }
+
+  #defer(entry: Entry, delayMs: number, reason: 'busy' | 'circuit_open' | 'drain'): Promise<Ending> {
+    return this.#endings.defer(entry.delivery, entry.envelope, delayMs, reason)
+  }
+
+  /** Doubles with every deferral, never beyond what the claim in the way may last. */
+  #busyPause(entry: Entry, retryAfterMs: number): number {
+    const capMs = Math.min(longestBusyPauseMs, retryAfterMs, 50 * 2 ** Math.min(entry.envelope.hop ?? 0, 10))
+    return Math.ceil(Math.max(shortestBusyPauseMs, capMs * (0.5 + this.#options.random() / 2)))
+  }
+
+  async #claim(batch: readonly Entry[]): Promise<void> {
+    const { claims, clock } = this.#options
+    const askedAtMs = clock.monotonicMs()
+    let answers: ClaimAnswer[]
+    try {
+      answers = await claims.claim(batch.map((entry) => entry.request))
+    } catch (thrown) {
+      this.#trouble('claim', asIdemqError(thrown, 'BROKER_UNAVAILABLE', 'claim'))
+      for (const entry of batch) {
+        this.#endStart(entry, 'neutral')
+        this.#background(entry, this.#defer(entry, this.#busyPause(entry, longestBusyPauseMs), 'busy'))
+      }
+      return
+    }
+    reach('worker.after_claim', () => batch.map((entry) => entry.envelope.job_id))
+    for (let i = 0; i < batch.length; i++) this.#answered(batch[i]!, answers[i]!, askedAtMs)
+  }
+
+  #answered(entry: Entry, answer: ClaimAnswer, askedAtMs: number): void {
+    const { claims } = this.#options
+    if (answer.status === 'claimed') {
+      const claim = claims.hold(entry.request, answer, askedAtMs)
+      if (claim.attempt > entry.registration.job.maxAttempts) {
+        this.#endStart(entry, 'neutral')
+        return this.#background(entry, this.#endings.bury(entry, claim, 'exhausted'))
+      }
+      if (claim.attempt > entry.envelope.attempt && !entry.suspect) return void this.#isolate(entry, claim)
+      return void this.#run(entry, claim)
+    }
+    this.#endStart(entry, 'neutral')
+    this.#background(entry, this.#refused(entry, answer))
+  }
+
+  #refused(entry: Entry, answer: Exclude<ClaimAnswer, { status: 'claimed' }>): Promise<Ending> {
+    switch (answer.status) {
+      case 'completed':
+      case 'stale':
+        return this.#endings.deduplicate(entry, answer.status)
+      case 'busy':
+        return this.#defer(entry, this.#busyPause(entry, answer.retryAfterMs), 'busy')
+      case 'mismatch':
+        return this.#endings
+          .buryUnclaimed(entry.delivery, entry.envelope, 'key_mismatch')
+          .then((): Ending => ({ type: 'over' }))
+    }
+  }
+
+  /** An earlier start was lost in a crash: gives this one back and waits to run alone. */
+  async #isolate(entry: Entry, claim: Claim): Promise<void> {
+    this.#endStart(entry, 'neutral')
+    try {
+      const end = { state: 'released', floor: entry.envelope.attempt, free: true } as const
+      await this.#options.claims.end(claim, end, this.#giveUp.signal)
+      this.#quarantine.add(entry)
+      if (this.#draining) this.#handBackWaiting()
+      this.#pump()
+    } catch (error) {
+      this.#background(entry, Promise.reject(error))
+    }
+  }
+
+  async #run(entry: Entry, claim: Claim): Promise<void> {
+    const { events, queue, clock } = this.#options
+    const { job } = entry.registration
+    const ref = (): ReturnType<typeof jobRef> => jobRef(entry.envelope, queue.name, queue.group, claim.attempt)
+    const run = new JobRun({
+      entry,
+      claim,
+      claims: this.#options.claims,
+      clock,
+      graceMs: this.#options.graceMs,
+      giveUp: this.#giveUp.signal,
+      warn: (message) => events.emit('warning', { queue: queue.name, message }),
+    })
+    let lost = false
+    const onLost = (): void => {
+      lost = true
+      if (events.wants('claim_lost')) events.emit('claim_lost', ref())
+      run.abort(new IdemqError('CLAIM_LOST', `${job.name} ${run.id}: another worker took over`))
+    }
+    claim.onLost = onLost
+    // With an inbox the claim decides who owns the job; without one, the delivery does.
+    if (this.#options.unclaimed) this.#holds.onLost(entry.delivery, onLost)
+    this.#running.set(entry, run)
+    this.#quarantine.started(entry)
+    this.#starts++
+    if (claim.attempt === 1) job.budget.deposit(clock)
+    else this.#retries++
+    if (events.wants('started')) events.emit('started', ref())
+    const startedAtMs = clock.monotonicMs()
+
+    let committed = false
+    const outcome = await run.invoke((payload) => this.#call(entry, claim, run, payload, () => (committed = true)))
+
+    this.#running.delete(entry)
+    const durationMs = clock.monotonicMs() - startedAtMs
+    let ending: Promise<Ending>
+    if (lost) {
+      this.#endStart(entry, 'neutral')
+      ending = this.#endings.handBack(entry)
+    } else if (outcome.type === 'success' && (run.snoozeMs === undefined || committed)) {
+      this.#endStart(entry, 'success')
+      if (events.wants('succeeded')) events.emit('succeeded', { ...ref(), durationMs })
+      ending = committed
+        ? this.#endings.completed(entry)
+        : this.#endings.complete(entry, claim, this.#resultOf(entry, outcome.value))
+    } else if (run.snoozeMs !== undefined && outcome.type !== 'deaf') {
+      this.#endStart(entry, 'success')
+      ending = this.#endings.comeBack(entry, claim, run.snoozeMs, 'snoozed')
+    } else {
+      ending = this.#failed(entry, claim, run, outcome, durationMs)
+    }
+    this.#background(entry, ending)
+  }
+
+  /** Calls the handler, within the inbox's transaction if it asked for that. */
+  #call(entry: Entry, claim: Claim, run: JobRun, payload: unknown, onCommit: () => void): unknown {
+    const { handler, transactional } = entry.registration
+    if (!transactional) return handler(payload, run)
+    return this.#options.claims.transact(
+      claim,
+      async (tx) => {
+        const value = await handler(payload, run, tx)
+        if (run.snoozeMs !== undefined) throw new RollbackForSnooze()
+        return value
+      },
+      (value) => this.#resultOf(entry, value),
+      this.#giveUp.signal,
+      onCommit,
+    )
+  }
+
+  #failed(entry: Entry, claim: Claim, run: JobRun, outcome: HandlerOutcome, durationMs: number): Promise<Ending> {
+    const { events, queue, clock, random } = this.#options
+    const { job } = entry.registration
+    const deaf = outcome.type === 'deaf'
+    const error =
+      run.abortReason?.code === 'TIMEOUT' || outcome.type !== 'failure'
+        ? (run.abortReason ?? new IdemqError('TIMEOUT', `${job.name} did not end`))
+        : outcome.error
+    if (run.abortReason?.code === 'ABORTED') {
+      this.#endStart(entry, 'neutral')
+      // A handler that heard the shutdown gives its attempt back; one that did not may still be running: its claim
+      // must lapse by itself, or the job would be doubled.
+      if (!deaf) return this.#endings.comeBack(entry, claim, 0, 'drain')
+      this.#options.claims.forget(claim)
+      return Promise.reject(error)
+    }
+    if (error instanceof IdemqError && error.code === 'COMMIT_UNKNOWN') {
+      this.#endStart(entry, 'neutral')
+      this.#options.claims.forget(claim)
+      return Promise.reject(error)
+    }
+    const invalid = outcome.type === 'failure' && outcome.invalid === true
+    const permanent = invalid || job.classify(error) === 'permanent'
+    this.#endStart(entry, permanent ? 'success' : 'failure')
+    const ref = jobRef(entry.envelope, queue.name, queue.group, claim.attempt)
+    events.emit('failed', { ...ref, error, permanent, durationMs })
+    if (permanent) {
+      return this.#endings.bury(entry, claim, invalid ? 'invalid_payload' : 'permanent', error)
+    }
+    if (claim.attempt >= job.maxAttempts) return this.#endings.bury(entry, claim, 'exhausted', error)
+    const { delayMs, overBudget } = retryDelay(entry, claim.attempt, error, clock, random)
+    events.emit('retry_scheduled', { ...ref, delayMs, overBudget })
+    return this.#endings.retry(entry, claim, error, delayMs)
+  }
+
+  #resultOf(entry: Entry, value: unknown): string | undefined {
+    const { events, queue } = this.#options
+    if (!entry.registration.job.storeResult) return undefined
+    const json = JSON.stringify(value)
+    if (json === undefined || Buffer.byteLength(json) <= maxResultBytes) return json
+    const message = `${entry.envelope.name}: its result exceeds ${maxResultBytes} bytes and is not stored`
+    events.emit('warning', { queue: queue.name, message })
+    return undefined
+  }
+
+  /** The slot is free again; what remains of the job is bookkeeping. */
+  #endStart(entry: Entry, outcome: 'success' | 'failure' | 'neutral'): void {
+    this.#leaveCircuit(entry, outcome)
+    this.#quarantine.ended(entry)
+    this.#active--
+    this.#pump()
+  }
+
+  #leaveLane(entry: Entry): void {
+    const next = this.#lanes.leave(entry)
+    if (next) this.#buffer.push(next)
+  }
+
+  /** The entry is settled or on its way back: lets its followers and its lane go on. */
+  #landed(entry: Entry, ending: Ending): void {
+    for (const follower of this.#flights.land(entry)) this.#follow(follower, entry, ending)
+    this.#leaveLane(entry)
+    this.#pump()
+  }
+
+  #follow(follower: Entry, leader: Entry, ending: Ending): void {
+    if (this.#draining) {
+      this.#background(follower, this.#defer(follower, 0, 'drain'))
+    } else if (ending.type === 'completed' && follower.request.fingerprint === leader.request.fingerprint) {
+      this.#background(follower, this.#endings.deduplicate(follower, 'completed'))
+    } else if (ending.type === 'again' && follower.request.jobId !== leader.request.jobId) {
+      this.#background(follower, this.#defer(follower, Math.max(shortestBusyPauseMs, ending.delayMs), 'busy'))
+    } else {
+      // It asks the inbox for itself: the answer will be stale, mismatch, or a claim of its own.
+      this.#buffer.push(follower)
+    }
+  }
+
+  #trouble(operation: string, error: IdemqError): void {
+    this.#options.events.emit('trouble', { queue: this.#options.queue.name, operation, error })
+  }
+}
+
+/** Rolls a transaction back because its handler asked to come back later. Never seen outside. */
+class RollbackForSnooze extends Error {}
+
+const noop = (): void => {}

@@ -1,0 +1,45 @@
+import type { Entry } from './entry.ts'
+
+interface Flight {
+  readonly leader: Entry
+  followers: Entry[] | undefined
+}
+
+/**
+ * Entries of equal key wait for the one that runs instead of asking the inbox again and again. The number that may
+ * wait is bounded, so that duplicates of one long job cannot fill a worker's prefetch.
+ */
+export class SingleFlight {
+  readonly #flights = new Map<string, Flight>()
+  readonly #maxFollowers: number
+  #waiting = 0
+
+  constructor(maxFollowers: number) {
+    this.#maxFollowers = maxFollowers
+  }
+
+  /** 'lead': nobody runs this key, go. 'follow': wait to be handed back by {@link land}. 'full': too many wait. */
+  board(entry: Entry): 'lead' | 'follow' | 'full' {
+    const flight = this.#flights.get(entry.flightKey)
+    if (!flight) {
+      this.#flights.set(entry.flightKey, { leader: entry, followers: undefined })
+      return 'lead'
+    }
+    if (this.#waiting >= this.#maxFollowers) return 'full'
+    this.#waiting++
+    flight.followers ??= []
+    flight.followers.push(entry)
+    return 'follow'
+  }
+
+  /** If the entry led, its flight is over: returns who waited for it. */
+  land(entry: Entry): readonly Entry[] {
+    const flight = this.#flights.get(entry.flightKey)
+    if (flight?.leader !== entry) return none
+    this.#flights.delete(entry.flightKey)
+    this.#waiting -= flight.followers?.length ?? 0
+    return flight.followers ?? none
+  }
+}
+
+const none: readonly Entry[] = []

@@ -1,0 +1,158 @@
+import { type Clock, sleep } from './clock.ts'
+import { timeMs } from './envelope.ts'
+import { asIdemqError, IdemqError } from './errors.ts'
+import { type Events, jobRef } from './events.ts'
+import type { Composed, Composer, EnqueueOptions } from './internal/composer.ts'
+import { reach } from './internal/crash-points.ts'
+import { ioPauseMs } from './internal/persist.ts'
+import type { Sender } from './internal/sender.ts'
+import type { Job } from './job.ts'
+import type { OutboxClaim, OutboxRow, OutboxStats, OutboxStore } from './store.ts'
+
+/** Where a job was written, and under which identity. */
+export interface Enqueued {
+  readonly jobId: string
+  readonly idempotencyKey: string
+}
+
+/** Writes jobs into a table within the user's own transaction: they are sent if, and only if, it commits. */
+export class Outbox<Tx = unknown> {
+  readonly #store: OutboxStore<Tx>
+  readonly #composer: Composer
+
+  constructor(store: OutboxStore<Tx>, composer: Composer) {
+    this.#store = store
+    this.#composer = composer
+  }
+
+  /** @throws IdemqError as `mq.enqueue` does, and what the transaction's client throws */
+  async enqueue<In, Out>(tx: Tx, job: Job<In, Out>, payload: In, options: EnqueueOptions = {}): Promise<Enqueued> {
+    const composed = await this.#composer.compose(job, payload, options)
+    await this.#store.insert(tx, [rowOf(job.queue, composed)])
+    return { jobId: composed.envelope.job_id, idempotencyKey: composed.envelope.idempotency_key }
+  }
+
+  /** All or nothing: one invalid payload writes no row. */
+  async enqueueMany<In, Out>(
+    tx: Tx,
+    job: Job<In, Out>,
+    payloads: readonly In[],
+    options: EnqueueOptions = {},
+  ): Promise<Enqueued[]> {
+    const composed: Composed[] = []
+    for (const payload of payloads) composed.push(await this.#composer.compose(job, payload, options))
+    await this.#store.insert(
+      tx,
+      composed.map((c) => rowOf(job.queue, c)),
+    )
+    return composed.map(({ envelope }) => ({ jobId: envelope.job_id, idempotencyKey: envelope.idempotency_key }))
+  }
+
+  /** How many rows wait for the relay, and for how long the oldest has. */
+  stats(signal: AbortSignal = AbortSignal.timeout(10_000)): Promise<OutboxStats> {
+    return this.#store.stats(signal)
+  }
+}
+
+function rowOf(queue: string, { envelope, body }: Composed): OutboxRow {
+  return {
+    queue,
+    copyId: `${envelope.job_id}.0.1.0`,
+    jobId: envelope.job_id,
+    partitionKey: envelope.ordering_key ?? envelope.idempotency_key,
+    ordered: envelope.ordering_key !== undefined,
+    ...(envelope.not_before && { notBeforeMs: timeMs(envelope.not_before) }),
+    body,
+  }
+}
+
+export interface RelayOptions {
+  /** Rows per round, from 1. @default 500 */
+  readonly batch?: number
+  /** How long a crashed relay hides its rows from others, in milliseconds. @default 30_000 */
+  readonly leaseMs?: number
+  /** Longest wait between looks when nothing rings, in milliseconds. @default 1_000 */
+  readonly pollMs?: number
+}
+
+export interface RelayHost {
+  readonly sender: Sender
+  readonly clock: Clock
+  readonly events: Events
+  readonly maxDelayMs: number
+  readonly declare: 'create' | 'check'
+  readonly declareQueue: (queue: string) => Promise<void>
+}
+
+const relayDefaults = { batch: 500, leaseMs: 30_000, pollMs: 1_000 }
+
+/**
+ * Moves committed outbox rows to the broker: sends, waits for the confirm, then marks. A crash in between sends a row
+ * twice under the same job id; the inbox absorbs it. Any number may run.
+ */
+export class Relay {
+  readonly #store: OutboxStore
+  readonly #host: RelayHost
+  readonly #options: Required<RelayOptions>
+  readonly #stop = new AbortController()
+  #loop: Promise<void> | undefined
+
+  /** @throws IdemqError INVALID_OPTION */
+  constructor(store: OutboxStore, host: RelayHost, options: RelayOptions = {}) {
+    this.#store = store
+    this.#host = host
+    this.#options = { ...relayDefaults, ...options }
+    for (const [name, value] of Object.entries(this.#options)) {
+      if (!(value >= 1)) throw new IdemqError('INVALID_OPTION', `mq.relay: ${name} is ${value}, must be from 1`)
+    }
+  }
+
+  /** @throws IdemqError QUEUE_MISSING where the table is missing and may not be created */
+  async start(): Promise<void> {
+    await this.#store.prepare(this.#host.declare, this.#stop.signal)
+    this.#loop ??= this.#run()
+  }
+
+  /** Ends after the round that is under way. Idempotent. */
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    await this.#loop
+  }
+
+  async #run(): Promise<void> {
+    const { clock, events } = this.#host
+    const { signal } = this.#stop
+    for (let failures = 0; !signal.aborted; ) {
+      try {
+        const claims = await this.#store.claim(this.#options.batch, this.#options.leaseMs, signal)
+        if (claims.length === 0) await this.#store.wait(this.#options.pollMs, signal)
+        else await this.#relay(claims)
+        failures = 0
+      } catch (thrown) {
+        if (signal.aborted) return
+        const error = asIdemqError(thrown, 'BROKER_UNAVAILABLE', 'outbox relay')
+        events.emit('trouble', { queue: '', operation: 'relay the outbox', error })
+        await sleep(clock, ioPauseMs(failures++), signal)
+      }
+    }
+  }
+
+  async #relay(claims: readonly OutboxClaim[]): Promise<void> {
+    const { clock, sender, maxDelayMs, declareQueue } = this.#host
+    const deadlineMs = clock.monotonicMs() + this.#options.leaseMs
+    for (const queue of new Set(claims.map(({ row }) => row.queue))) await declareQueue(queue)
+    const results = await Promise.allSettled(
+      claims.map(({ row }) => {
+        const { copyId, jobId, body, partitionKey, ordered, notBeforeMs } = row
+        const delayMs = Math.min(maxDelayMs, Math.max(0, (notBeforeMs ?? 0) - clock.now()))
+        const target = { name: row.queue }
+        return sender.send(target, { copyId, jobId, body, partitionKey, ordered, delayMs }, deadlineMs, this.#stop.signal)
+      }),
+    )
+    const sent = claims.filter((_, i) => results[i]?.status === 'fulfilled')
+    reach('relay.after_send', () => sent.map(({ row }) => row.jobId))
+    if (sent.length > 0) await this.#store.markSent(sent, this.#stop.signal)
+    const failed = results.find((result) => result.status === 'rejected')
+    if (failed) throw failed.reason
+  }
+}

@@ -1,0 +1,2 @@
+export { memoryInbox } from './inbox.ts'
+export { type MemoryInboxOptions, type MemoryOptions, memory, openUrl } from './options.ts'
