@@ -1,51 +1,40 @@
 /** Where the examples run. Nothing else in them names a broker or a database. */
 import { mkdirSync } from 'node:fs'
-import { connect, type InboxStore, type Mq, openStores, type OutboxStore, type WorkerOptions } from '@idemq/core'
+import { connect, type InboxStore, type Mq, type Outbox, openStores, type Relay, type SqlTransaction } from '@idemq/core'
 
 export interface Connection {
   readonly mq: Mq
-  /** Set by `IDEMQ_STORE_URL`; absent = the broker's own. */
-  readonly inbox?: InboxStore
-  readonly outbox?: OutboxStore
+  /** Of `IDEMQ_STORE_URL`, else the broker's own. */
+  readonly inbox: InboxStore<SqlTransaction>
+  /** In the same database as the inbox. @throws IdemqError UNSUPPORTED where there is none */
+  outbox(): Outbox<SqlTransaction>
+  /** Moves what is in the outbox to the broker. @throws IdemqError UNSUPPORTED where there is none */
+  relay(): Relay
+  /** Ends workers and relays first, then the connections. */
   close(): Promise<void>
-}
-
-function brokerUrl(): string {
-  const url = process.env.IDEMQ_URL
-  if (url) return url
-  mkdirSync('.data', { recursive: true })
-  return 'sqlite:./.data/examples.db'
 }
 
 /**
  * Connects to the broker of `IDEMQ_URL`, by default a file in `.data`. Where a broker has no inbox of its own, or none
  * with transactions, `IDEMQ_STORE_URL` names the database for inbox and outbox.
+ * @throws Error if there is no inbox at all; IdemqError as `connect` and `openStores` do
  */
 export async function openConnection(): Promise<Connection> {
-  const mq = await connect(brokerUrl())
-  const stores = process.env.IDEMQ_STORE_URL ? await openStores(process.env.IDEMQ_STORE_URL) : {}
+  const { IDEMQ_URL: brokerUrl, IDEMQ_STORE_URL: storeUrl } = process.env
+  if (!brokerUrl) mkdirSync('.data', { recursive: true })
+  const mq = await connect(brokerUrl || 'sqlite:./.data/examples.db')
+  const stores = storeUrl ? await openStores(storeUrl) : undefined
+  const inbox = stores ? stores.inbox : mq.inbox
+  if (!inbox) throw new Error('this broker has no inbox of its own: set IDEMQ_STORE_URL to a database')
   return {
     mq,
-    ...stores,
+    inbox: inbox as InboxStore<SqlTransaction>,
+    outbox: () => mq.outbox<SqlTransaction>(stores?.outbox),
+    relay: () => mq.relay(stores?.outbox ? { outbox: stores.outbox } : {}),
     async close() {
       await mq.close()
-      await stores.inbox?.close()
-      await stores.outbox?.close()
+      await stores?.inbox?.close()
+      await stores?.outbox?.close()
     },
   }
-}
-
-/** The part of a worker's options that depends on the environment. */
-export function storeOptions({ inbox }: Connection): Pick<WorkerOptions, 'inbox'> {
-  return inbox ? { inbox } : {}
-}
-
-/**
- * The inbox the workers use, opened for a look from outside.
- * @throws Error if the broker has none and `IDEMQ_STORE_URL` is not set
- */
-export async function openInbox(): Promise<InboxStore> {
-  const { inbox } = await openStores(process.env.IDEMQ_STORE_URL ?? brokerUrl())
-  if (!inbox) throw new Error('the broker has no inbox: set IDEMQ_STORE_URL to a database')
-  return inbox
 }

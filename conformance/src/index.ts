@@ -1,3 +1,4 @@
 export type { Runner } from './suite/case.ts'
 export { type DriverHarness, driverSuite } from './suite/driver/index.ts'
+export { type StoreHarness, storeSuite, type TestEffects } from './suite/inbox/index.ts'
 export type { Scale } from './suite/wait.ts'

@@ -29,7 +29,7 @@ const kept: Facts = {
   stockAfter: { cup: 1 },
   reservations: [reservation('a')],
   messages: [message('a')],
-  dead: [{ queue: 'inventory', error: 'OutOfStock', orderId: 'b' }],
+  dead: [{ queue: 'inventory', error: 'OutOfStock', message: '', orderId: 'b' }],
 }
 
 test('kept promises', () => {
@@ -38,7 +38,7 @@ test('kept promises', () => {
 
 test('of two amounts under one key one is charged, the other is a dead letter', () => {
   const orders = [order('a'), order('a', { amountCents: 400 }), order('b')]
-  const other = { queue: 'payments', error: 'key_mismatch', orderId: 'a', amountCents: 400 }
+  const other = { queue: 'payments', error: 'key_mismatch', message: '', orderId: 'a', amountCents: 400 }
   expect(compare({ ...kept, orders, dead: [...kept.dead, other] }).broken).toEqual([])
   expect(compare({ ...kept, orders }).lost).toBe(1)
 })
@@ -62,7 +62,7 @@ test.each<[string, Partial<Facts>, { doubled?: number; lost?: number; broken: Re
   ['a charge for nobody', { charges: [...kept.charges, charge('c')] }, { broken: /done for c/ }],
   [
     'charged and dead',
-    { dead: [...kept.dead, { queue: 'payments', error: 'Error', orderId: 'a', amountCents: 500 }] },
+    { dead: [...kept.dead, { queue: 'payments', error: 'Error', message: '', orderId: 'a', amountCents: 500 }] },
     { broken: /a over 500 is charged and yet/ },
   ],
   [

@@ -8,6 +8,7 @@ import type { Charge } from '../payments/ledger.ts'
 export interface Dead {
   readonly queue: string
   readonly error: string
+  readonly message: string
   readonly orderId: string
   /** Of a charge. */
   readonly amountCents?: number

@@ -1,5 +1,5 @@
 /** One worker process of the demo: payments, inventory and notifications at once, told what to do by its parent. */
-import { openConnection, storeOptions } from '../connection.ts'
+import { openConnection } from '../connection.ts'
 import { handleReservations } from '../inventory/worker.ts'
 import { openMailService } from '../notifications/mail-service.ts'
 import { handleNotifications } from '../notifications/worker.ts'
@@ -7,30 +7,26 @@ import { paymentProvider } from '../payments/provider-client.ts'
 import { handleCharges } from '../payments/worker.ts'
 import { type FromWorker, reportToParent } from './report.ts'
 
-const connection = await openConnection()
-const { mq, outbox } = connection
+const { mq, inbox, outbox, relay, close } = await openConnection()
 const mail = openMailService(process.env.DEMO_MAIL_FILE!)
 
 // Short leases, so that what a killed worker held is taken over within seconds: the demo kills one every second.
-const worker = mq.worker({ ...storeOptions(connection), concurrency: 16, leaseMs: 3_000, claimLeaseMs: 3_000 })
+const worker = mq.worker({ inbox, concurrency: 16, leaseMs: 3_000, claimLeaseMs: 3_000 })
 handleCharges(worker, paymentProvider(process.env.DEMO_PROVIDER_URL!))
-handleReservations(worker, mq.outbox(outbox))
+handleReservations(worker, outbox())
 handleNotifications(worker, mail)
-const relay = mq.relay(outbox ? { outbox } : {})
 
 const endReport = reportToParent(mq)
 await worker.start()
-await relay.start()
+await relay().start()
 process.send!({ type: 'ready' } satisfies FromWorker)
 
 // A parent that goes away without a word takes its workers along.
 process.on('disconnect', () => process.exit(1))
 process.once('message', async () => {
-  await relay.stop()
-  await worker.stop({ drainMs: 10_000 })
-  endReport()
+  await close()
   mail.close()
-  await connection.close()
+  endReport()
   process.exit(0)
 })
 // Ctrl-C in a terminal reaches the whole group: the parent decides.

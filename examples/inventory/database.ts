@@ -17,7 +17,7 @@ export function initialStock(): Stock {
 }
 
 /** Creates what is missing and puts `stock` on the shelves. SKUs that are there already keep what they have. */
-export async function prepareInventory(inbox: InboxStore, stock: Stock): Promise<void> {
+export async function prepareInventory(inbox: InboxStore<SqlTransaction>, stock: Stock): Promise<void> {
   const schema = readFileSync(new URL('schema.sql', import.meta.url), 'utf8')
   await inInboxDatabase(inbox, async (tx) => {
     for (const statement of schema.replace(/^--.*$/gm, '').split(';')) {
@@ -30,7 +30,7 @@ export async function prepareInventory(inbox: InboxStore, stock: Stock): Promise
 }
 
 /** Everything on the shelves and everything reserved, from one moment. */
-export async function inspectInventory(inbox: InboxStore): Promise<{ stock: Stock; reservations: Reservation[] }> {
+export async function inspectInventory(inbox: InboxStore<SqlTransaction>): Promise<{ stock: Stock; reservations: Reservation[] }> {
   return inInboxDatabase(inbox, async (tx) => {
     const stock = await tx.query('SELECT sku, available FROM stock')
     const reservations = await tx.query('SELECT order_id, sku, quantity FROM reservations')
@@ -52,7 +52,7 @@ const limitMs = 30_000
  * goes through the store contract, so that the examples need no client of any database.
  * @throws IdemqError UNSUPPORTED where the inbox has no transactions
  */
-async function inInboxDatabase<T>(inbox: InboxStore, work: (tx: SqlTransaction) => Promise<T>): Promise<T> {
+async function inInboxDatabase<T>(inbox: InboxStore<SqlTransaction>, work: (tx: SqlTransaction) => Promise<T>): Promise<T> {
   if (!inbox.transact) {
     throw new IdemqError('UNSUPPORTED', `inbox '${inbox.name}' has no transactions: set IDEMQ_STORE_URL to a database`)
   }
@@ -64,7 +64,7 @@ async function inInboxDatabase<T>(inbox: InboxStore, work: (tx: SqlTransaction) 
   if (answer?.status !== 'claimed') throw new Error(`a claim of a new key was answered '${answer?.status}'`)
   const { token } = answer
   const outcome = await inbox.transact(
-    (tx) => work(tx as SqlTransaction),
+    work,
     () => ({ ...ref, token, state: 'completed', floor: 1, free: false }),
     limitMs,
     signal,

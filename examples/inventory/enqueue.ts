@@ -18,10 +18,8 @@ export function enqueueReservations(mq: Mq, orders: readonly Order[]): Promise<E
 }
 
 if (import.meta.main) {
-  const connection = await openConnection()
-  const enqueued = await enqueueOrders(readOrders(process.argv[2] ?? ordersFile), (orders) =>
-    enqueueReservations(connection.mq, orders),
-  )
-  printEnqueued(enqueued)
-  await connection.close()
+  const { mq, close } = await openConnection()
+  const lines = readOrders(process.argv[2] ?? ordersFile)
+  printEnqueued(await enqueueOrders(lines, (orders) => enqueueReservations(mq, orders)))
+  await close()
 }

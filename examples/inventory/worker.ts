@@ -5,7 +5,7 @@
  * Run: node --conditions=idemq-source inventory/worker.ts
  */
 import { type Outbox, PermanentError, type SqlTransaction, type Worker } from '@idemq/core'
-import { openConnection, openInbox, storeOptions } from '../connection.ts'
+import { openConnection } from '../connection.ts'
 import { sendNotification } from '../notifications/jobs.ts'
 import { stopOnSignal } from '../stop-on-signal.ts'
 import { initialStock, prepareInventory } from './database.ts'
@@ -16,13 +16,13 @@ export class OutOfStock extends PermanentError {
   override readonly name: string = 'OutOfStock'
 }
 
-export function handleReservations(worker: Worker, outbox: Outbox): void {
-  worker.handleInTransaction(reserveStock, async ({ orderId, sku, quantity, email }, _job, transaction) => {
-    const tx = transaction as SqlTransaction
-    const taken = await tx.query(
-      'UPDATE stock SET available = available - $1 WHERE sku = $2 AND available >= $3',
-      [quantity, sku, quantity],
-    )
+/** Reserves each order once, and never more than there is. */
+export function handleReservations(worker: Worker<SqlTransaction>, outbox: Outbox<SqlTransaction>): void {
+  worker.handleInTransaction(reserveStock, async ({ orderId, sku, quantity, email }, _job, tx) => {
+    const taken = await tx.query('UPDATE stock SET available = available - $1 WHERE sku = $2 AND available >= $1', [
+      quantity,
+      sku,
+    ])
     if (taken.rowCount === 0) throw new OutOfStock(`fewer than ${quantity} of ${sku} left`)
     await tx.query('INSERT INTO reservations (order_id, sku, quantity) VALUES ($1, $2, $3)', [orderId, sku, quantity])
     await outbox.enqueue(tx, sendNotification, { type: 'order-reserved', recipient: email, businessId: orderId })
@@ -30,16 +30,11 @@ export function handleReservations(worker: Worker, outbox: Outbox): void {
 }
 
 if (import.meta.main) {
-  const connection = await openConnection()
-  const inbox = await openInbox()
+  const { mq, inbox, outbox, close } = await openConnection()
   await prepareInventory(inbox, initialStock())
-  await inbox.close()
-  const worker = connection.mq.worker({ ...storeOptions(connection), concurrency: 16 })
-  handleReservations(worker, connection.mq.outbox(connection.outbox))
+  const worker = mq.worker({ inbox, concurrency: 16 })
+  handleReservations(worker, outbox())
   await worker.start()
   console.log('working on inventory; Ctrl-C finishes what is in hand and stops')
-  stopOnSignal(async () => {
-    await worker.stop({ drainMs: 10_000 })
-    await connection.close()
-  })
+  stopOnSignal(close)
 }

@@ -18,10 +18,8 @@ export function enqueueCharges(mq: Mq, orders: readonly Order[]): Promise<Enqueu
 }
 
 if (import.meta.main) {
-  const connection = await openConnection()
-  const enqueued = await enqueueOrders(readOrders(process.argv[2] ?? ordersFile), (orders) =>
-    enqueueCharges(connection.mq, orders),
-  )
-  printEnqueued(enqueued)
-  await connection.close()
+  const { mq, close } = await openConnection()
+  const lines = readOrders(process.argv[2] ?? ordersFile)
+  printEnqueued(await enqueueOrders(lines, (orders) => enqueueCharges(mq, orders)))
+  await close()
 }

@@ -1,5 +1,5 @@
 /** Drivers that are wrong in one way each, and the worker part that shows in the order of a driver's calls. */
-import { type Adapter, type Delivery, type Driver, type Outgoing, type Receiver, type Settled } from '@idemq/core'
+import type { Adapter, Delivery, Driver, Outgoing, Receiver, Sent, Settled } from '@idemq/core'
 import { bound, readBody } from './tap.ts'
 
 const stored = { status: 'stored' } as const
@@ -43,13 +43,21 @@ export function sendUnconfirmed(adapter: Adapter): Adapter {
   }))
 }
 
+/** Sends those of `batch` that are not `held`, and answers "stored" for the rest. */
+async function sendUnless(
+  held: (message: Outgoing) => boolean,
+  driver: Driver,
+  ...[target, batch, signal]: Parameters<Driver['send']>
+): Promise<Sent[]> {
+  const rest = batch.filter((message) => !held(message))
+  const sent = rest.length === 0 ? [] : await driver.send(target, rest, signal)
+  return batch.map((message) => (held(message) ? stored : sent[rest.indexOf(message)]!))
+}
+
 export function jobIdDedupe(adapter: Adapter): Adapter {
-  const isFirst = (message: Outgoing): boolean => readBody(adapter.driver.codec, message.body)?.attempt === 1
+  const isRetry = (message: Outgoing): boolean => (readBody(adapter.driver.codec, message.body)?.attempt ?? 1) > 1
   return withDriver(adapter, (driver) => ({
-    async send(target, batch, signal) {
-      const sent = await driver.send(target, batch.filter(isFirst), signal)
-      return batch.map((message) => (isFirst(message) ? sent.shift()! : stored))
-    },
+    send: (target, batch, signal) => sendUnless(isRetry, driver, target, batch, signal),
   }))
 }
 
@@ -135,17 +143,12 @@ export function releaseBeforeCopy(adapter: Adapter): Adapter {
   const flush = async (): Promise<void> => {
     for (const send of late.splice(0)) await send()
   }
+  const isRetry = (message: Outgoing): boolean => (readBody(adapter.driver.codec, message.body)?.attempt ?? 1) > 1
   const copiesLate = withDriver(adapter, (driver) => ({
     async send(target, batch, signal) {
-      const isCopy = (message: Outgoing): boolean => (readBody(driver.codec, message.body)?.attempt ?? 1) > 1
-      const copies = batch.filter(isCopy)
+      const copies = batch.filter(isRetry)
       if (copies.length > 0) late.push(() => driver.send(target, copies, new AbortController().signal))
-      const sent = await driver.send(
-        target,
-        batch.filter((message) => !isCopy(message)),
-        signal,
-      )
-      return batch.map((message) => (isCopy(message) ? stored : sent.shift()!))
+      return sendUnless(isRetry, driver, target, batch, signal)
     },
   }))
   return withReceiver(copiesLate, (receiver) => ({

@@ -92,7 +92,9 @@ export function outboxIgnoresRollback(adapter: Adapter): Adapter {
     async insert(_tx, rows) {
       for (const { queue, copyId, jobId, partitionKey, ordered, body } of rows) {
         const message = { copyId, jobId, partitionKey, ordered, body, delayMs: 0 }
-        await adapter.driver.send({ name: queue }, [message], new AbortController().signal)
+        const send = (): unknown => adapter.driver.send({ name: queue }, [message], new AbortController().signal)
+        // Not awaited: the broker may be the very database whose transaction is open.
+        setTimeout(send, 20)
       }
     },
   }))

@@ -134,7 +134,7 @@ export const controls: Readonly<Record<string, Control>> = {
     mix: { reserve: 1 },
   },
   'outbox-ignores-rollback': {
-    wrong: 'outbox: an insert is sent at once, before its transaction commits or rolls back',
+    wrong: 'outbox: an insert is sent whether its transaction commits or rolls back',
     wrap: storeControls.outboxIgnoresRollback,
     aim: instants,
     mix: { reserve: 1 },

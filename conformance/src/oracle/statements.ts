@@ -42,6 +42,8 @@ export interface StatedJob {
   readonly maxAttempts: number
   /** How it may end when nothing but crashes happens; 'exhausted' is open to every job. */
   readonly mayEnd: readonly ('completed' | DeadReason)[]
+  /** Where its effect is recorded: by the provider, or as a row of the database. */
+  readonly effect: 'provider' | 'row'
   /** Set when it is enqueued within a transaction: it exists if, and only if, the row of this start was committed. */
   readonly startId?: string
 }

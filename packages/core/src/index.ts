@@ -1,5 +1,21 @@
 export type { Adapter, AdapterContext, OpenUrl } from './adapter.ts'
+export {
+  type CallOptions,
+  type ConnectOptions,
+  connect,
+  type EnqueueResult,
+  Mq,
+} from './client.ts'
 export { type Clock, Doorbell, ManualClock, sleep, systemClock } from './clock.ts'
+export { type AdapterLoaders, openStores } from './connect-adapter.ts'
+export type {
+  DeadLetter,
+  DeadLetterFilter,
+  DeadLetterGroup,
+  DeadLetters,
+  ReplayOptions,
+  ReplayResult,
+} from './dead-letters.ts'
 export type {
   Capabilities,
   Codec,
@@ -35,17 +51,22 @@ export {
 } from './envelope.ts'
 export { type ErrorCode, errorCodes, IdemqError, PermanentError, RetryAfterError } from './errors.ts'
 export type { DeferReason, EventMap, Events, EventType, IdemqEvent, JobRef, Listener } from './events.ts'
+export { noInbox } from './inbox.ts'
+export type { EnqueueOptions } from './internal/composer.ts'
 export {
   type CrashPoint,
   type CrashPointMessage,
   crashPointChannel,
   crashPoints,
 } from './internal/crash-points.ts'
+export type { JobContext, StepContext } from './internal/job-run.ts'
 export { type AnyJob, byJobId, defineJob, type Job, type JobOptions, type RetryPolicy } from './job.ts'
+export type { Enqueued, Outbox, Relay, RelayOptions } from './outbox.ts'
 export { type Backoff, type ExponentialOptions, exponential, fixed } from './policy/backoff.ts'
 export { type RetryBudget, type RetryBudgetOptions, retryBudget } from './policy/budget.ts'
 export { type Circuit, type CircuitOptions, type CircuitState, circuitBreaker } from './policy/circuit.ts'
 export { classifyFailure, type FailureClass } from './policy/classify.ts'
+export type { QueueStatus } from './status.ts'
 export type {
   ClaimAnswer,
   ClaimEnd,
@@ -63,3 +84,5 @@ export type {
   StoreCapabilities,
   Token,
 } from './store.ts'
+export { type TestQueue, testQueue } from './testing.ts'
+export type { Handler, StopOptions, TransactionalHandler, Worker, WorkerOptions } from './worker.ts'

@@ -1,7 +1,7 @@
 import { type Clock, sleep } from './clock.ts'
 import { timeMs } from './envelope.ts'
 import { asIdemqError, IdemqError } from './errors.ts'
-import { type Events, jobRef } from './events.ts'
+import type { Events } from './events.ts'
 import type { Composed, Composer, EnqueueOptions } from './internal/composer.ts'
 import { reach } from './internal/crash-points.ts'
 import { ioPauseMs } from './internal/persist.ts'
@@ -146,7 +146,12 @@ export class Relay {
         const { copyId, jobId, body, partitionKey, ordered, notBeforeMs } = row
         const delayMs = Math.min(maxDelayMs, Math.max(0, (notBeforeMs ?? 0) - clock.now()))
         const target = { name: row.queue }
-        return sender.send(target, { copyId, jobId, body, partitionKey, ordered, delayMs }, deadlineMs, this.#stop.signal)
+        return sender.send(
+          target,
+          { copyId, jobId, body, partitionKey, ordered, delayMs },
+          deadlineMs,
+          this.#stop.signal,
+        )
       }),
     )
     const sent = claims.filter((_, i) => results[i]?.status === 'fulfilled')

@@ -226,8 +226,10 @@ export class Worker<Tx = unknown> {
       )
     }
     const unclaimed = isNoInbox(inbox)
-    if (unclaimed && capabilities.counts === 'none') refuse('it counts no deliveries, so attempts are unbounded with noInbox()')
-    if (this.#options.group !== defaults.group && !capabilities.groups) refuse(`it has no groups ('${this.#options.group}')`)
+    if (unclaimed && capabilities.counts === 'none')
+      refuse('it counts no deliveries, so attempts are unbounded with noInbox()')
+    if (this.#options.group !== defaults.group && !capabilities.groups)
+      refuse(`it has no groups ('${this.#options.group}')`)
     for (const { job, transactional } of this.#registrations.values()) {
       if (unclaimed && job.idempotencyKey !== byJobId) {
         refuse(`${job.name} has a business key, which noInbox() cannot honour: pass an inbox, or say byJobId`)
@@ -247,7 +249,9 @@ export class Worker<Tx = unknown> {
       refuse(`${job.name} may take ${needMs} ms (timeoutMs + graceMs), it holds at most ${capabilities.maxHoldMs} ms`)
     }
     if (capabilities.returnsBy === 'lease' && !capabilities.canExtend && needMs > leaseMs) {
-      refuse(`${job.name} may take ${needMs} ms (timeoutMs + graceMs) and its lease of ${leaseMs} ms cannot be extended`)
+      refuse(
+        `${job.name} may take ${needMs} ms (timeoutMs + graceMs) and its lease of ${leaseMs} ms cannot be extended`,
+      )
     }
   }
 

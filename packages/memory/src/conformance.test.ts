@@ -1,5 +1,6 @@
+import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { driverSuite } from '@idemq/conformance'
+import { driverSuite, storeSuite } from '@idemq/conformance'
 import { systemClock } from '@idemq/core'
 import { describe, it } from 'vitest'
 import { memory, openUrl } from './index.ts'
@@ -13,5 +14,19 @@ driverSuite(
     capabilities: memory().driver.capabilities,
     createAdapter: () => openUrl(url, { clock: systemClock }),
     scale: { leaseMs: 200, delayMs: 80 },
+  },
+)
+
+storeSuite(
+  { describe, it },
+  {
+    name: 'memory',
+    capabilities: { durability: 'memory', transactions: false },
+    async createStore() {
+      const { inbox } = await openUrl(url, { clock: systemClock })
+      assert.ok(inbox)
+      return inbox
+    },
+    scale: { leaseMs: 100, delayMs: 50 },
   },
 )

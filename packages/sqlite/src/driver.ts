@@ -12,7 +12,7 @@ import {
   type Sent,
   type Settled,
 } from '@idemq/core'
-import type { Database } from './database.ts'
+import type { Database, Use } from './database.ts'
 import { ack, anyVisible, extend, type Fence, giveBack, put, stats, take } from './messages.ts'
 
 interface HeldDelivery extends Delivery, Fence {
@@ -120,7 +120,7 @@ export function sqliteDriver(on: Database, maxBodyBytes: number): Driver {
     },
 
     async open(queue, options) {
-      const receiver = openReceiver(on, queueOf(queue), options, () => receivers.delete(receiver))
+      const receiver = openReceiver(use, queueOf(queue), options, () => receivers.delete(receiver))
       receivers.add(receiver)
       return receiver
     },
@@ -177,28 +177,60 @@ function sizeAnswer({ copyId, body }: Outgoing, maxBodyBytes: number): Sent {
   return { status: 'failed', error: new IdemqError('BODY_TOO_LARGE', text) }
 }
 
-function openReceiver(database: Database, queue: Queue, options: OpenOptions, onClose: () => void): Receiver {
-  const { clock, pollMs } = database.options
+function openReceiver(use: Use, queue: Queue, options: OpenOptions, onClose: () => void): Receiver {
+  const { clock, pollMs } = use.database().options
   const { maxUnsettled, leaseMs } = options
   /** Leases are equally long and an extended delivery moves to the end, so the first expires first. */
   const held = new Set<HeldDelivery>()
+  /** Room kept for receives under way. */
+  let reserved = 0
   let stopped = false
+  let closed = false
 
   function room(): number {
     for (const first of held) {
       if (first.holdUntilMs > clock.monotonicMs()) break
       held.delete(first)
     }
-    return maxUnsettled - held.size
+    return maxUnsettled - held.size - reserved
+  }
+
+  /** Looking takes no lock and writes nothing, so an idle queue costs next to nothing. */
+  function anything(): boolean {
+    const database = use.database()
+    return database.read(`receive from '${queue.name}'`, () => anyVisible(database, queue.id, clock.now()))
   }
 
   async function takeSome(max: number, signal: AbortSignal): Promise<Delivery[]> {
-    const deliveries = await database.write(`receive from '${queue.name}'`, signal, (): HeldDelivery[] => {
-      const holdUntilMs = clock.monotonicMs() + leaseMs
-      return take(database, queue.id, max, clock.now(), leaseMs).map((taken) => ({ ...taken, holdUntilMs }))
+    const database = use.database()
+    reserved += max
+    try {
+      const deliveries = await database.write(`receive from '${queue.name}'`, signal, (): HeldDelivery[] => {
+        if (stopped) return []
+        const holdUntilMs = clock.monotonicMs() + leaseMs
+        return take(database, queue.id, max, clock.now(), leaseMs).map((taken) => ({ ...taken, holdUntilMs }))
+      })
+      for (const delivery of deliveries) held.add(delivery)
+      if (!closed) return deliveries
+    } catch (error) {
+      // Aborted before it ran: nothing was taken.
+      if (!signal.aborted) throw error
+    } finally {
+      reserved -= max
+    }
+    await giveAllBack()
+    return []
+  }
+
+  async function giveAllBack(): Promise<void> {
+    const unsettled = [...held]
+    held.clear()
+    if (unsettled.length === 0) return
+    const database = use.database()
+    await database.write(`give back to '${queue.name}'`, never, () => {
+      for (const fence of unsettled) giveBack(database, fence, false)
     })
-    for (const delivery of deliveries) held.add(delivery)
-    return deliveries
+    queue.bell.ring()
   }
 
   return {
@@ -208,9 +240,7 @@ function openReceiver(database: Database, queue: Queue, options: OpenOptions, on
         if (stopped || signal.aborted) return []
         const seen = queue.bell.armed()
         const wanted = Math.min(max, maxBatch, room())
-        // Looking takes no lock and writes nothing, so an idle queue costs next to nothing.
-        const look = (): boolean => anyVisible(database, queue.id, clock.now())
-        if (wanted > 0 && database.read(`receive from '${queue.name}'`, look)) {
+        if (wanted > 0 && anything()) {
           const deliveries = await takeSome(wanted, signal)
           if (deliveries.length > 0) return deliveries
         }
@@ -221,12 +251,12 @@ function openReceiver(database: Database, queue: Queue, options: OpenOptions, on
     },
 
     async settle(batch, signal) {
+      const database = use.database()
       const answers = await database.write(`settle in '${queue.name}'`, signal, () => {
         const nowMs = clock.now()
         return batch.map(({ delivery, outcome }) => {
           const fence = delivery as HeldDelivery
-          if (outcome === 'ack') return ack(database, queue.id, fence, nowMs)
-          return giveBack(database, fence, true)
+          return outcome === 'ack' ? ack(database, queue.id, fence, nowMs) : giveBack(database, fence, true)
         })
       })
       for (const { delivery } of batch) held.delete(delivery as HeldDelivery)
@@ -236,17 +266,18 @@ function openReceiver(database: Database, queue: Queue, options: OpenOptions, on
     },
 
     async extend(deliveries, signal) {
-      const answers = await database.write(`extend leases in '${queue.name}'`, signal, () => {
+      const database = use.database()
+      const { answers, holdUntilMs } = await database.write(`extend leases in '${queue.name}'`, signal, () => {
         const nowMs = clock.now()
-        const holdUntilMs = clock.monotonicMs() + leaseMs
-        return deliveries.map((delivery) => {
-          return extend(database, delivery as HeldDelivery, nowMs, leaseMs) ? holdUntilMs : undefined
-        })
+        return {
+          holdUntilMs: clock.monotonicMs() + leaseMs,
+          answers: deliveries.map((delivery) => extend(database, delivery as HeldDelivery, nowMs, leaseMs)),
+        }
       })
-      return answers.map((holdUntilMs, i) => {
+      return answers.map((took, i) => {
         const delivery = deliveries[i] as HeldDelivery
         held.delete(delivery)
-        if (holdUntilMs === undefined) return lost
+        if (!took) return lost
         delivery.holdUntilMs = holdUntilMs
         held.add(delivery)
         return settled
@@ -259,16 +290,12 @@ function openReceiver(database: Database, queue: Queue, options: OpenOptions, on
     },
 
     async close() {
+      if (closed) return
       stopped = true
-      onClose()
-      const unsettled = [...held]
-      held.clear()
-      if (unsettled.length > 0) {
-        await database.write(`give back to '${queue.name}'`, never, () => {
-          for (const fence of unsettled) giveBack(database, fence, false)
-        })
-      }
+      closed = true
       queue.bell.ring()
+      onClose()
+      await giveAllBack()
     },
   }
 }

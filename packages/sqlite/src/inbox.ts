@@ -2,16 +2,15 @@
  * The inbox in a SQLite file. The rules of who may claim are those of {@link InboxStore.claim}; one statement a claim
  * decides by them, within a transaction that holds the write lock, so nothing comes between.
  */
-import {
-  type ClaimAnswer,
-  type ClaimEnd,
-  type ClaimRef,
-  type ClaimRequest,
-  type ClaimTimes,
-  type Held,
-  IdemqError,
-  type InboxStore,
-  type SqlTransaction,
+import type {
+  ClaimAnswer,
+  ClaimEnd,
+  ClaimRef,
+  ClaimRequest,
+  ClaimTimes,
+  Held,
+  InboxStore,
+  SqlTransaction,
 } from '@idemq/core'
 import type { Database } from './database.ts'
 

@@ -87,12 +87,7 @@ export class Endings {
     return this.#release(entry, claim, end, delayMs)
   }
 
-  async #release(
-    entry: Entry,
-    claim: Claim,
-    end: { floor: number; free: boolean },
-    delayMs: number,
-  ): Promise<Ending> {
+  async #release(entry: Entry, claim: Claim, end: { floor: number; free: boolean }, delayMs: number): Promise<Ending> {
     const { claims, giveUp } = this.#options
     await claims.end(claim, { state: 'released', ...end }, giveUp)
     reach('worker.after_release', () => [entry.envelope.job_id])

@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts'
 import type { Failure } from '../envelope.ts'
 import { asError, IdemqError } from '../errors.ts'
 import { validatePayload } from '../job.ts'
-import { type Claim, type Claims } from './claims.ts'
+import type { Claim, Claims } from './claims.ts'
 import { reach } from './crash-points.ts'
 import type { Entry } from './entry.ts'
 

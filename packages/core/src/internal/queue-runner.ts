@@ -70,7 +70,7 @@ export class QueueRunner {
   static async open(options: RunnerOptions, signal: AbortSignal): Promise<QueueRunner> {
     const { driver, queue, prefetch, leaseMs } = options
     let runner: QueueRunner | undefined
-    const onLost = (deliveries: readonly Delivery[]): void => runner?.#holds.lost(deliveries)
+    const onLost = (deliveries: readonly Delivery[]): void => runner?.lost(deliveries)
     const receiver = await driver.open(queue, { maxUnsettled: prefetch, leaseMs, onLost }, signal)
     runner = new QueueRunner(options, receiver)
     return runner
@@ -101,6 +101,11 @@ export class QueueRunner {
 
   get queueName(): string {
     return this.#options.queue.name
+  }
+
+  /** The driver learned by itself that deliveries are gone. */
+  lost(deliveries: readonly Delivery[]): void {
+    this.#holds.lost(deliveries)
   }
 
   /** For `mq.status`. */

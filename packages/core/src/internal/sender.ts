@@ -38,10 +38,7 @@ export class Sender {
     return this.#untilStored(batcher, message, deadlineMs, signal)
   }
 
-  #batcher(
-    key: string,
-    call: (batch: Outgoing[], signal: AbortSignal) => Promise<Sent[]>,
-  ): Batcher<Outgoing, Sent> {
+  #batcher(key: string, call: (batch: Outgoing[], signal: AbortSignal) => Promise<Sent[]>): Batcher<Outgoing, Sent> {
     let batcher = this.#batchers.get(key)
     if (!batcher) {
       batcher = new Batcher(this.#driver.capabilities.maxBatch, async (batch) => {
@@ -69,19 +66,19 @@ export class Sender {
     for (let failures = 0; ; failures++) {
       const sent = await batcher.add(message)
       if (sent.status === 'stored') return
-      if (sent.status === 'unknown') unknown = true
-      else if (!sent.error.retryable) throw sent.error
+      const refusal = sent.status === 'failed' ? sent.error : undefined
+      if (!refusal) unknown = true
+      else if (!refusal.retryable) throw refusal
       const pauseMs = ioPauseMs(failures)
       if (!signal?.aborted && this.#clock.monotonicMs() + pauseMs <= deadlineMs) {
         await sleep(this.#clock, pauseMs, signal)
         if (!signal?.aborted) continue
       }
-      if (sent.status === 'failed' && !unknown) throw sent.error
-      const cause = sent.status === 'failed' ? sent.error : undefined
+      if (refusal && !unknown) throw refusal
       throw new IdemqError(
         'SEND_UNKNOWN',
         `${this.#driver.name} did not confirm copy ${message.copyId}; it may be stored: send again with the same jobId`,
-        cause,
+        refusal,
       )
     }
   }

@@ -1,0 +1,295 @@
+import type { Adapter } from './adapter.ts'
+import { type Clock, systemClock } from './clock.ts'
+import { type AdapterLoaders, connectAdapter } from './connect-adapter.ts'
+import { DeadLetters } from './dead-letters.ts'
+import type { Driver, QueueRef } from './driver.ts'
+import { asIdemqError, IdemqError } from './errors.ts'
+import { Events, type EventType, type IdemqEvent, jobRef, type Listener } from './events.ts'
+import { type Composed, Composer, type EnqueueOptions } from './internal/composer.ts'
+import { reach } from './internal/crash-points.ts'
+import { outgoingOf } from './internal/endings.ts'
+import { persist } from './internal/persist.ts'
+import { Sender } from './internal/sender.ts'
+import { checkQueueName, type Job } from './job.ts'
+import { type Enqueued, Outbox, Relay, type RelayOptions } from './outbox.ts'
+import { type QueueStatus, readStatus } from './status.ts'
+import type { InboxStore, OutboxStore } from './store.ts'
+import { Worker, type WorkerOptions } from './worker.ts'
+
+export interface ConnectOptions {
+  /** 'create' makes missing queues and tables; 'check' only looks and refuses. @default 'create' */
+  readonly declare?: 'create' | 'check'
+  /** How long `enqueue` tries, in milliseconds, from 1. @default 10_000 */
+  readonly sendTimeoutMs?: number
+  /** Time, for tests. @default the system's */
+  readonly clock?: Clock
+  /** Adapters by URL scheme, for bundlers and third parties. @default found by package name */
+  readonly adapters?: AdapterLoaders
+}
+
+/** What became of one payload of `enqueueMany`. */
+export type EnqueueResult =
+  | ({ readonly status: 'stored' } & Enqueued)
+  | { readonly status: 'failed'; readonly error: IdemqError }
+
+export interface CallOptions {
+  readonly signal?: AbortSignal
+}
+
+const defaultSendTimeoutMs = 10_000
+
+/**
+ * Connects to a broker.
+ * @param target a URL (`sqlite:./jobs.db`, …; the scheme names the adapter), a driver, or what an adapter's factory made
+ * @throws IdemqError INVALID_URL, UNKNOWN_SCHEME, MISSING_PACKAGE (says what to install), INVALID_OPTION, or what the
+ * adapter says
+ */
+export async function connect(target: string | URL | Driver | Adapter, options: ConnectOptions = {}): Promise<Mq> {
+  const { sendTimeoutMs = defaultSendTimeoutMs, declare = 'create', clock = systemClock, adapters = {} } = options
+  if (!(sendTimeoutMs >= 1)) {
+    throw new IdemqError('INVALID_OPTION', `connect: sendTimeoutMs is ${sendTimeoutMs}, must be 1 ms or more`)
+  }
+  if (declare !== 'create' && declare !== 'check') {
+    throw new IdemqError('INVALID_OPTION', `connect: declare is '${declare}', must be 'create' or 'check'`)
+  }
+  const adapter = await resolve(target, clock, adapters)
+  return new Mq(adapter, { declare, sendTimeoutMs, clock })
+}
+
+function resolve(target: string | URL | Driver | Adapter, clock: Clock, adapters: AdapterLoaders): Promise<Adapter> {
+  if (typeof target === 'string' || target instanceof URL) return connectAdapter(target, { clock }, adapters)
+  return Promise.resolve('driver' in target ? target : { driver: target })
+}
+
+/** A connection to one broker: enqueues, makes workers, looks at queues. */
+export class Mq {
+  readonly driver: Driver
+  /** The broker's natural inbox, if it has one. */
+  readonly inbox: InboxStore | undefined
+  readonly #outboxStore: OutboxStore | undefined
+  readonly #options: Required<Omit<ConnectOptions, 'adapters'>>
+  readonly #events: Events
+  readonly #sender: Sender
+  readonly #composer: Composer
+  readonly #declared = new Map<string, Promise<void>>()
+  readonly #workers = new Set<Worker<never>>()
+  readonly #relays = new Set<Relay>()
+  readonly #sending = new Set<Promise<unknown>>()
+  #closing: Promise<void> | undefined
+
+  /** Use {@link connect}. */
+  constructor(adapter: Adapter, options: Required<Omit<ConnectOptions, 'adapters'>>) {
+    this.driver = adapter.driver
+    this.inbox = adapter.inbox
+    this.#outboxStore = adapter.outbox
+    this.#options = options
+    this.#events = new Events(() => options.clock.now())
+    this.#sender = new Sender(adapter.driver, options.clock)
+    this.#composer = new Composer(adapter.driver, options.clock)
+  }
+
+  /**
+   * Resolves once the broker stored the job as durably as its manifest says. A repeat of a call that failed is safe
+   * with the same business key, or with `jobId`.
+   * @throws IdemqError INVALID_PAYLOAD (names each path), BODY_TOO_LARGE, INVALID_OPTION, UNSUPPORTED: nothing was sent.
+   * SEND_UNKNOWN: it may have been. Else what the broker says, after trying for `sendTimeoutMs`
+   */
+  async enqueue<In, Out>(
+    job: Job<In, Out>,
+    payload: In,
+    options: EnqueueOptions & CallOptions = {},
+  ): Promise<Enqueued> {
+    const composed = await this.#composer.compose(job, payload, options)
+    await this.#declare(job.queue)
+    await this.#send(job.queue, composed, options.signal)
+    return enqueuedOf(composed)
+  }
+
+  /**
+   * Enqueues many in batches: one answer a payload, in order; one that is refused does not stop the others. Rejects
+   * only if the queue itself cannot be used.
+   */
+  async enqueueMany<In, Out>(
+    job: Job<In, Out>,
+    payloads: readonly In[],
+    options: (EnqueueOptions & CallOptions) | ((payload: In, index: number) => EnqueueOptions & CallOptions) = {},
+  ): Promise<EnqueueResult[]> {
+    await this.#declare(job.queue)
+    return Promise.all(
+      payloads.map(async (payload, index): Promise<EnqueueResult> => {
+        try {
+          const itemOptions = typeof options === 'function' ? options(payload, index) : options
+          const maybeComposed = this.#composer.compose(job, payload, itemOptions)
+          const composed = maybeComposed instanceof Promise ? await maybeComposed : maybeComposed
+          await this.#send(job.queue, composed, itemOptions.signal)
+          return { status: 'stored', ...enqueuedOf(composed) }
+        } catch (error) {
+          return { status: 'failed', error: asIdemqError(error, 'INVALID_PAYLOAD', job.name) }
+        }
+      }),
+    )
+  }
+
+  /** @throws IdemqError INVALID_OPTION */
+  worker<Tx = unknown>(options: WorkerOptions<Tx> = {}): Worker<Tx> {
+    this.#assertOpen()
+    const worker = new Worker<Tx>(
+      {
+        driver: this.driver,
+        naturalInbox: this.inbox,
+        declare: this.#options.declare,
+        sender: this.#sender,
+        events: this.#events,
+        clock: this.#options.clock,
+        random: Math.random,
+      },
+      options,
+    )
+    this.#workers.add(worker as Worker<never>)
+    return worker
+  }
+
+  /** @throws IdemqError INVALID_OPTION on a queue name, UNSUPPORTED on a group the broker does not have */
+  deadLetters(queue: string, options: { readonly group?: string } = {}): DeadLetters {
+    const ref = this.#ref(queue, options.group)
+    return new DeadLetters(ref, {
+      driver: this.driver,
+      sender: this.#sender,
+      events: this.#events,
+      clock: this.#options.clock,
+      ready: () => this.#declare(queue, ref.group),
+    })
+  }
+
+  /** @throws IdemqError UNSUPPORTED where the broker has no outbox of its own and none is given */
+  outbox<Tx = unknown>(store?: OutboxStore<Tx>): Outbox<Tx> {
+    return new Outbox(this.#outbox(store as OutboxStore | undefined) as OutboxStore<Tx>, this.#composer)
+  }
+
+  /** @throws IdemqError UNSUPPORTED as {@link outbox}, INVALID_OPTION */
+  relay(options: RelayOptions & { readonly outbox?: OutboxStore<never> } = {}): Relay {
+    this.#assertOpen()
+    const { outbox, ...relayOptions } = options
+    const relay = new Relay(
+      this.#outbox(outbox as OutboxStore | undefined),
+      {
+        sender: this.#sender,
+        clock: this.#options.clock,
+        events: this.#events,
+        maxDelayMs: this.driver.capabilities.maxDelayMs ?? Number.POSITIVE_INFINITY,
+        declare: this.#options.declare,
+        declareQueue: (queue) => this.#declare(queue),
+      },
+      relayOptions,
+    )
+    this.#relays.add(relay)
+    return relay
+  }
+
+  /** Where is it stuck, how many are failing, what happens next. */
+  async status(queue: string, options: { readonly group?: string } & CallOptions = {}): Promise<QueueStatus> {
+    const ref = this.#ref(queue, options.group)
+    await this.#declare(queue, ref.group)
+    const workers = [...this.#workers]
+    return readStatus(
+      this.driver,
+      ref,
+      this.deadLetters(queue, { group: ref.group }),
+      {
+        runners: workers.flatMap((worker) => worker.snapshot(queue, ref.group) ?? []),
+        jobs: workers.flatMap((worker) => worker.jobs).filter((job) => job.queue === queue),
+        outbox: this.#outboxStore,
+      },
+      this.#options.clock,
+      options.signal,
+    )
+  }
+
+  /** Subscribes to events ('*' = all); returns what unsubscribes. */
+  on<T extends EventType>(type: T, listener: Listener<T>): () => void
+  on(type: '*', listener: (event: IdemqEvent) => void): () => void
+  on(type: EventType | '*', listener: (event: never) => void): () => void {
+    return this.#events.on(type as '*', listener as (event: IdemqEvent) => void)
+  }
+
+  /** Stops relays and workers (draining), waits for sends under way, and closes the connection and natural stores. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all([...this.#relays].map((relay) => relay.stop()))
+    await Promise.all([...this.#workers].map((worker) => worker.stop()))
+    await Promise.allSettled(this.#sending)
+    await this.driver.close()
+    await this.inbox?.close()
+    await this.#outboxStore?.close()
+  }
+
+  #send(queue: string, composed: Composed, signal: AbortSignal | undefined): Promise<void> {
+    this.#assertOpen()
+    const { clock, sendTimeoutMs } = this.#options
+    const { envelope, body, delayMs } = composed
+    const { maxDelayMs = Number.POSITIVE_INFINITY } = this.driver.capabilities
+    const message = outgoingOf(envelope, body, Math.min(delayMs, maxDelayMs))
+    reach('enqueue.before_send', () => [envelope.job_id])
+    const sent = this.#sender
+      .send({ name: queue }, message, clock.monotonicMs() + sendTimeoutMs, signal)
+      .then(() => this.#sent(queue, composed))
+    this.#sending.add(sent)
+    const forget = (): boolean => this.#sending.delete(sent)
+    sent.then(forget, forget)
+    return sent
+  }
+
+  #sent(queue: string, { envelope, delayMs }: Composed): void {
+    reach('enqueue.after_send', () => [envelope.job_id])
+    if (this.#events.wants('enqueued')) {
+      this.#events.emit('enqueued', { ...jobRef(envelope, queue, 'default'), delayMs })
+    }
+  }
+
+  /** Declares a queue once; a failure is tried again by the next call. */
+  #declare(queue: string, group = 'default'): Promise<void> {
+    this.#assertOpen()
+    const key = `${queue}\0${group}`
+    const known = this.#declared.get(key)
+    if (known) return known
+    const { clock, sendTimeoutMs, declare } = this.#options
+    const signal = AbortSignal.timeout(sendTimeoutMs)
+    const declaring = persist(() => this.driver.declare({ name: queue, group }, declare, signal), {
+      clock,
+      deadlineMs: clock.monotonicMs() + sendTimeoutMs,
+      operation: `declare queue '${queue}' on ${this.driver.name}`,
+      signal,
+    })
+    this.#declared.set(key, declaring)
+    declaring.catch(() => this.#declared.delete(key))
+    return declaring
+  }
+
+  #ref(queue: string, group = 'default'): QueueRef {
+    checkQueueName(queue, 'queue')
+    if (group !== 'default' && !this.driver.capabilities.groups) {
+      throw new IdemqError('UNSUPPORTED', `${this.driver.name} has no groups ('${group}')`)
+    }
+    return { name: queue, group }
+  }
+
+  #outbox(given: OutboxStore | undefined): OutboxStore {
+    const store = given ?? this.#outboxStore
+    if (!store) {
+      throw new IdemqError('UNSUPPORTED', `${this.driver.name} has no outbox of its own: pass one of your SQL database`)
+    }
+    return store
+  }
+
+  #assertOpen(): void {
+    if (this.#closing) throw new IdemqError('CLOSED', `the connection to ${this.driver.name} is closed`)
+  }
+}
+
+function enqueuedOf({ envelope }: Composed): Enqueued {
+  return { jobId: envelope.job_id, idempotencyKey: envelope.idempotency_key }
+}
