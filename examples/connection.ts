@@ -1,6 +1,14 @@
 /** Where the examples run. Nothing else in them names a broker or a database. */
 import { mkdirSync } from 'node:fs'
-import { connect, type InboxStore, type Mq, type Outbox, openStores, type Relay, type SqlTransaction } from '@idemq/core'
+import {
+  connect,
+  type InboxStore,
+  type Mq,
+  type Outbox,
+  openStores,
+  type Relay,
+  type SqlTransaction,
+} from '@idemq/core'
 
 export interface Connection {
   readonly mq: Mq

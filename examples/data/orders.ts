@@ -46,7 +46,12 @@ export function parseOrderLine(text: string, line: number): OrderLine {
   if (parsed.success) return { status: 'order', line, order: parsed.data }
   const issue = parsed.error.issues[0]!
   const path = issue.path.join('.')
-  return { status: 'refused', line, reason: reasonOf(issue), detail: path ? `${path}: ${issue.message}` : issue.message }
+  return {
+    status: 'refused',
+    line,
+    reason: reasonOf(issue),
+    detail: path ? `${path}: ${issue.message}` : issue.message,
+  }
 }
 
 function reasonOf(issue: z.core.$ZodIssue): RefusalReason {

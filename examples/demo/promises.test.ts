@@ -44,11 +44,7 @@ test('of two amounts under one key one is charged, the other is a dead letter', 
 })
 
 test.each<[string, Partial<Facts>, { doubled?: number; lost?: number; broken: RegExp }]>([
-  [
-    'a charge twice',
-    { charges: [...kept.charges, charge('b')] },
-    { doubled: 1, broken: /b was charged 2 times/ },
-  ],
+  ['a charge twice', { charges: [...kept.charges, charge('b')] }, { doubled: 1, broken: /b was charged 2 times/ }],
   [
     'both amounts charged',
     {
@@ -71,7 +67,11 @@ test.each<[string, Partial<Facts>, { doubled?: number; lost?: number; broken: Re
     { doubled: 1, broken: /a was reserved 2 times/ },
   ],
   ['neither reserved nor dead', { dead: [] }, { lost: 1, broken: /b is neither reserved/ }],
-  ['refused though there was stock', { stockBefore: { cup: 4 }, stockAfter: { cup: 2 } }, { broken: /2 of cup are left/ }],
+  [
+    'refused though there was stock',
+    { stockBefore: { cup: 4 }, stockAfter: { cup: 2 } },
+    { broken: /2 of cup are left/ },
+  ],
   ['stock that vanished', { stockAfter: { cup: 0 } }, { broken: /3 before, 2 reserved, but 0 left/ }],
   ['stock below zero', { stockBefore: { cup: 1 }, stockAfter: { cup: -1 } }, { broken: /stock of cup is -1/ }],
   ['told twice', { messages: [message('a'), message('a')] }, { doubled: 1, broken: /told of a 2 times/ }],

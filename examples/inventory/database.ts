@@ -24,13 +24,18 @@ export async function prepareInventory(inbox: InboxStore<SqlTransaction>, stock:
       if (statement.trim() !== '') await tx.query(statement)
     }
     for (const [sku, available] of Object.entries(stock)) {
-      await tx.query('INSERT INTO stock (sku, available) VALUES ($1, $2) ON CONFLICT (sku) DO NOTHING', [sku, available])
+      await tx.query('INSERT INTO stock (sku, available) VALUES ($1, $2) ON CONFLICT (sku) DO NOTHING', [
+        sku,
+        available,
+      ])
     }
   })
 }
 
 /** Everything on the shelves and everything reserved, from one moment. */
-export async function inspectInventory(inbox: InboxStore<SqlTransaction>): Promise<{ stock: Stock; reservations: Reservation[] }> {
+export async function inspectInventory(
+  inbox: InboxStore<SqlTransaction>,
+): Promise<{ stock: Stock; reservations: Reservation[] }> {
   return inInboxDatabase(inbox, async (tx) => {
     const stock = await tx.query('SELECT sku, available FROM stock')
     const reservations = await tx.query('SELECT order_id, sku, quantity FROM reservations')
@@ -52,7 +57,10 @@ const limitMs = 30_000
  * goes through the store contract, so that the examples need no client of any database.
  * @throws IdemqError UNSUPPORTED where the inbox has no transactions
  */
-async function inInboxDatabase<T>(inbox: InboxStore<SqlTransaction>, work: (tx: SqlTransaction) => Promise<T>): Promise<T> {
+async function inInboxDatabase<T>(
+  inbox: InboxStore<SqlTransaction>,
+  work: (tx: SqlTransaction) => Promise<T>,
+): Promise<T> {
   if (!inbox.transact) {
     throw new IdemqError('UNSUPPORTED', `inbox '${inbox.name}' has no transactions: set IDEMQ_STORE_URL to a database`)
   }

