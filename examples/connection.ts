@@ -27,8 +27,8 @@ export interface Connection {
  * with transactions, `IDEMQ_STORE_URL` names the database for inbox and outbox.
  * @throws Error if there is no inbox at all; IdemqError as `connect` and `openStores` do
  */
-export async function openConnection(): Promise<Connection> {
-  const { IDEMQ_URL: brokerUrl, IDEMQ_STORE_URL: storeUrl } = process.env
+export async function openConnection(env: NodeJS.ProcessEnv = process.env): Promise<Connection> {
+  const { IDEMQ_URL: brokerUrl, IDEMQ_STORE_URL: storeUrl } = env
   if (!brokerUrl) mkdirSync('.data', { recursive: true })
   const mq = await connect(brokerUrl || 'sqlite:./.data/examples.db')
   const stores = storeUrl ? await openStores(storeUrl) : undefined

@@ -5,26 +5,12 @@ import { packages, root, run, selectPackages } from './workspace.ts'
 
 const selected = selectPackages(process.argv.slice(2)).filter((p) => !p.manifest.private)
 for (const { directory, manifest } of selected) {
-  const out = join(root, directory, 'dist')
-  rmSync(out, { recursive: true, force: true })
+  rmSync(join(root, directory, 'dist'), { recursive: true, force: true })
   const entries = Object.values(manifest.exports ?? {}).flatMap((target) => target['idemq-source'] ?? [])
+  const types = ['--noEmit', 'false', '--emitDeclarationOnly', '--rewriteRelativeImportExtensions']
   const built =
-    run('tsup', [
-      ...entries.map((entry) => join(directory, entry)),
-      '--format=esm',
-      '--target=node22',
-      '--no-config',
-      `--out-dir=${out}`,
-    ]) &&
-    run('tsc', [
-      '-p',
-      join(directory, 'tsconfig.json'),
-      '--noEmit=false',
-      '--emitDeclarationOnly',
-      '--rewriteRelativeImportExtensions',
-      `--rootDir=${join(directory, 'src')}`,
-      `--outDir=${out}`,
-    ])
+    run('tsup', [...entries, '--format=esm', '--target=node22', '--no-config', '--silent'], directory) &&
+    run('tsc', ['-p', 'tsconfig.build.json', ...types, '--rootDir', 'src', '--outDir', 'dist'], directory)
   if (!built) process.exit(1)
 }
 console.log(`built ${selected.length} of ${packages.length} packages`)

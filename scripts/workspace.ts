@@ -25,9 +25,10 @@ export const packages: readonly WorkspacePackage[] = [
   .filter(({ directory }) => existsSync(join(root, directory, 'package.json')))
   .map((p) => ({ ...p, manifest: JSON.parse(readFileSync(join(root, p.directory, 'package.json'), 'utf8')) }))
 
-/** Runs a tool of node_modules/.bin with its output shown; true if it succeeded. */
-export function run(tool: string, args: readonly string[]): boolean {
-  const done = spawnSync(join(root, 'node_modules/.bin', tool), args, { cwd: root, stdio: 'inherit' })
+/** Runs a tool of node_modules/.bin in a directory of the workspace, its output shown; true if it succeeded. */
+export function run(tool: string, args: readonly string[], directory = '.'): boolean {
+  const cwd = join(root, directory)
+  const done = spawnSync(join(root, 'node_modules/.bin', tool), args, { cwd, stdio: 'inherit' })
   return done.status === 0
 }
 

@@ -3,8 +3,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { enqueueReservations } from '../inventory/enqueue.ts'
 import { enqueueCharges } from '../payments/enqueue.ts'
 import { seededRandom } from '../seeded-random.ts'
+import { pendingJobs, untilIdle } from '../until-idle.ts'
 import type { Member } from './crew.ts'
-import { deadLetters, gatherFacts, pendingJobs, queues } from './facts.ts'
+import { deadLetters, gatherFacts, queues } from './facts.ts'
 import { compare, type Verdict } from './promises.ts'
 import { count } from './screen.ts'
 import type { Stage } from './stage.ts'
@@ -81,7 +82,7 @@ async function watchProgress(
 ): Promise<void> {
   while (!signal.aborted) {
     const { enqueued, killed } = state()
-    const pending = (await pendingOf(mq, ['payments', 'inventory'])) ?? 0
+    const pending = (await pendingJobs(mq, 'payments')).jobs + (await pendingJobs(mq, 'inventory')).jobs
     const done = Math.max(0, enqueued - pending)
     screen.progress(
       done,
@@ -92,25 +93,12 @@ async function watchProgress(
   }
 }
 
-async function pendingOf(mq: Stage['mq'], of: readonly string[]): Promise<number | undefined> {
-  const pending = await Promise.all(of.map((queue) => pendingJobs(mq, queue)))
-  return pending.reduce((sum, n) => (n === undefined ? sum : (sum ?? 0) + n), undefined)
-}
-
-/** Looks in a row that must find nothing to do: a job on its way from the outbox to its queue is nowhere for a moment. */
-const quietLooks = 6
-/** The same for a broker that cannot say what waits: longer than any lease or delay of the demo. */
-const blindQuietLooks = 40
-
-async function untilDone({ mq, crew, outbox, signal }: Stage): Promise<void> {
-  for (let quiet = 0; ; ) {
-    const pending = await pendingOf(mq, queues)
-    const waiting = (pending ?? 0) + (await outbox.stats()).pending
-    const atWork = crew.ready().some(({ inHand }) => inHand > 0)
-    quiet = waiting > 0 || atWork ? 0 : quiet + 1
-    if (quiet >= (pending === undefined ? blindQuietLooks : quietLooks)) return
-    await delay(lookEveryMs, undefined, { signal })
+function untilDone({ mq, crew, outbox, signal }: Stage): Promise<void> {
+  const elsewhere = async (): Promise<number> => {
+    const inHand = crew.ready().reduce((sum, member) => sum + member.inHand, 0)
+    return inHand + (await outbox.stats()).pending
   }
+  return untilIdle(mq, queues, { elsewhere, signal })
 }
 
 /** Says what ended among the dead letters, grouped by error; returns how many. */

@@ -59,10 +59,3 @@ export async function deadLetters(run: Run, mq: Mq): Promise<Dead[]> {
   }
   return found
 }
-
-/** Jobs of a queue that have not ended; `undefined` where the broker cannot say. */
-export async function pendingJobs(mq: Mq, queue: string): Promise<number | undefined> {
-  const { ready, delayed, inFlight } = (await mq.status(queue)).stuck
-  const known = [ready, delayed, inFlight].filter((n) => n !== undefined)
-  return known.length === 0 ? undefined : known.reduce((sum, n) => sum + n, 0)
-}
