@@ -105,11 +105,6 @@ export const defaultMix: Mix = {
   raw: 1,
 }
 
-/** Without transactions and an outbox there is nothing to reserve in. */
-export function mixFor(mix: Mix, transactions: boolean): Mix {
-  return transactions ? mix : { ...mix, reserve: 0 }
-}
-
 export interface Draft {
   readonly kind: Exclude<KindName, 'follow-up'>
   readonly payload: CrashPayload
@@ -140,5 +135,11 @@ function draw(mix: Mix, random: Random): Draft['kind'] | 'raw' {
 }
 
 function malformedBytes(random: Random, n: number): string {
-  return random.pick([`not json ${n}`, `{"v":1,"job_id":"cut off ${n}`, `[${n}]`, `{"v":99,"n":${n}}`, `{"v":1,"n":${n}}`])
+  return random.pick([
+    `not json ${n}`,
+    `{"v":1,"job_id":"cut off ${n}`,
+    `[${n}]`,
+    `{"v":99,"n":${n}}`,
+    `{"v":1,"n":${n}}`,
+  ])
 }

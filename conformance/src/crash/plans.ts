@@ -91,7 +91,12 @@ export function requiredHits(kills: number): number {
 
 /** A shape of plan for one role, to be filled in with random numbers. */
 export type AimTemplate =
-  | { readonly role: Role; readonly kind: 'point'; readonly point: CrashPoint; readonly hits?: readonly [number, number] }
+  | {
+      readonly role: Role
+      readonly kind: 'point'
+      readonly point: CrashPoint
+      readonly hits?: readonly [number, number]
+    }
   | { readonly role: Role; readonly kind: 'edge'; readonly edge: Edge; readonly hits?: readonly [number, number] }
   | { readonly role: Role; readonly kind: 'instant' }
   | { readonly role: Role; readonly kind: 'freeze'; readonly point: CrashPoint }

@@ -4,16 +4,17 @@
  */
 import {
   type Adapter,
-  type Codec,
+  type ClaimEnd,
   type ClaimRef,
+  type Codec,
   copyIdOf,
-  decodeEnvelope,
   type Delivery,
   type Driver,
+  decodeEnvelope,
   type Envelope,
   type InboxStore,
-  type Outgoing,
   type OutboxStore,
+  type Outgoing,
   type Receiver,
   type Token,
 } from '@idemq/core'
@@ -131,7 +132,6 @@ function tapInbox(inbox: InboxStore, options: TapOptions, tokens: Map<string, st
   let calls = 0
   const nextCall = (): string => `${name}#${++calls}`
   const keysOf = (batch: readonly ClaimRef[]): string[] => batch.map(({ key }) => key)
-  const { transact } = inbox
   return {
     ...bound(inbox),
     async claim(batch, times, signal) {
@@ -167,18 +167,23 @@ function tapInbox(inbox: InboxStore, options: TapOptions, tokens: Map<string, st
       log.write({ type: 'ended', call, held: held.map((answer) => answer === 'held') })
       return held
     },
-    ...(transact && {
-      async transact<T>(...[effect, end, retentionMs, signal]: Parameters<typeof transact<T>>) {
+    ...(inbox.transact && {
+      async transact<T>(
+        effect: (tx: unknown) => Promise<T>,
+        end: (result: T) => ClaimEnd,
+        retentionMs: number,
+        signal: AbortSignal,
+      ) {
         const call = nextCall()
-        const stateEnd = (result: T): ReturnType<typeof end> => {
+        const stateEnd = (result: T): ClaimEnd => {
           const ending = end(result)
           onEdge('transact.before_end', [ending.key])
           log.write({ type: 'ending', call, ends: [statedEnd(ending)] })
           return ending
         }
-        const outcome = await transact.call(inbox, effect, stateEnd, retentionMs, signal)
+        const outcome = await inbox.transact!(effect, stateEnd, retentionMs, signal)
         log.write({ type: 'ended', call, held: [outcome.status === 'committed'] })
-        return outcome as Awaited<ReturnType<typeof transact<T>>>
+        return outcome
       },
     }),
   }

@@ -1,5 +1,12 @@
 /** What the handlers of a run do. Each says that it started before it does anything. */
-import { type JobContext, type Mq, PermanentError, RetryAfterError, type SqlTransaction, type Worker } from '@idemq/core'
+import {
+  type JobContext,
+  type Mq,
+  PermanentError,
+  RetryAfterError,
+  type SqlTransaction,
+  type Worker,
+} from '@idemq/core'
 import type { LedgerClient } from '../oracle/ledger.ts'
 import type { StatementLog } from '../oracle/statements.ts'
 import { type CrashPayload, kinds } from './jobs.ts'
@@ -36,7 +43,12 @@ export function addHandlers(options: WorkOptions): void {
     job.signal.addEventListener('abort', () => log.write({ type: 'event', event: 'signal_aborted', jobId }))
     return startId
   }
-  const step = <T>(job: JobContext, startId: string, stepName: string, effect: (providerKey: string) => T): Promise<T> =>
+  const step = <T>(
+    job: JobContext,
+    startId: string,
+    stepName: string,
+    effect: (providerKey: string) => T,
+  ): Promise<T> =>
     job.step(stepName, async ({ idempotencyKey }) => {
       log.write({ type: 'step_ran', scope: `default/${job.name}`, key: job.key, step: stepName, startId })
       return await effect(idempotencyKey)

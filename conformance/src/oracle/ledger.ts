@@ -4,7 +4,6 @@
  * same answer and charges once. One TCP connection a child, one JSON document a line.
  */
 import { createServer, type Server, type Socket, connect as tcpConnect } from 'node:net'
-import { createInterface } from 'node:readline'
 import type { StatementLog } from './statements.ts'
 
 export type LedgerCall =
@@ -86,7 +85,7 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
     socket.on('close', () => sockets.delete(socket))
     // A caller that was killed resets its connection; there is nobody left to tell.
     socket.on('error', () => socket.destroy())
-    createInterface({ input: socket }).on('line', (line) => {
+    onLine(socket, (line) => {
       const { id, call } = JSON.parse(line) as { id: number; call: LedgerCall }
       serve(call, (answer) => {
         if (socket.writable) socket.write(`${JSON.stringify({ id, answer })}\n`)
@@ -109,6 +108,15 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
   }
 }
 
+function onLine(socket: Socket, visit: (line: string) => void): void {
+  let rest = ''
+  socket.setEncoding('utf8').on('data', (text: string) => {
+    const lines = (rest + text).split('\n')
+    rest = lines.pop()!
+    for (const line of lines) visit(line)
+  })
+}
+
 export interface LedgerClient {
   call(call: LedgerCall): Promise<LedgerAnswer>
   close(): void
@@ -128,7 +136,7 @@ export async function connectLedger(port: number, onGone: () => void): Promise<L
   socket.on('close', () => {
     if (!closed) onGone()
   })
-  createInterface({ input: socket }).on('line', (line) => {
+  onLine(socket, (line) => {
     const { id, answer } = JSON.parse(line) as { id: number; answer: LedgerAnswer }
     waiting.get(id)?.(answer)
     waiting.delete(id)

@@ -118,7 +118,9 @@ interface KeyState {
   readonly completedAs: Set<string>
   /** Line after which no claim may be granted. */
   completedLine: number
-  lastEnd: { readonly jobId: string; readonly end: StatedEnd; readonly replay: number; readonly line: number } | undefined
+  lastEnd:
+    | { readonly jobId: string; readonly end: StatedEnd; readonly replay: number; readonly line: number }
+    | undefined
   series: Series | undefined
   /** 'yes': its end as failed was accepted. 'maybe': a dead letter was stored, the end may have died unsaid. */
   over: 'no' | 'maybe' | 'yes'
@@ -352,7 +354,7 @@ export function createOracle(): Oracle {
         // A transaction that rolled back before its end has no 'ending'.
         const call = calls.get(statement.call)
         calls.delete(statement.call)
-        call?.ends!.forEach((end, i) => {
+        call?.ends?.forEach((end, i) => {
           ended(by, end, statement.held[i] === true, call.line)
         })
         break
@@ -415,7 +417,8 @@ export function createOracle(): Oracle {
     for (const letter of letters) judgeLetter(letter)
     for (const [businessKey, providerKeys] of charges) {
       if (!knownKeys.has(businessKey)) findings.unexpected.push(`a charge of ${businessKey}, which nobody enqueued`)
-      for (const again of [...providerKeys].slice(1)) findings.doubled.push(`${businessKey} was charged again as ${again}`)
+      for (const again of [...providerKeys].slice(1))
+        findings.doubled.push(`${businessKey} was charged again as ${again}`)
     }
     for (const [key, count] of rowsOfKey) {
       if (!knownKeys.has(key)) findings.unexpected.push(`a row of ${key}, which nobody enqueued`)
@@ -448,7 +451,8 @@ export function createOracle(): Oracle {
     if (reason === 'exhausted') {
       const { grants, unanswered } = stateOfJob(job.stated)
       const claims = grants.size + unanswered.size
-      if (claims < maxAttempts) findings.unexpected.push(`${what} is exhausted after ${claims} of ${maxAttempts} claims`)
+      if (claims < maxAttempts)
+        findings.unexpected.push(`${what} is exhausted after ${claims} of ${maxAttempts} claims`)
     } else if (!mayEnd.some((end) => end === reason)) {
       findings.unexpected.push(`${what} for the reason '${reason}'`)
     } else if (reason === 'permanent' && !failures) {

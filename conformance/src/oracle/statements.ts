@@ -104,7 +104,7 @@ export type Statement =
   /** The next thing that happens to this process is SIGKILL. `where` is a crash point, an edge or 'crasher'. */
   | { readonly type: 'dying'; readonly where: string; readonly jobIds: readonly string[] }
   /** The next thing that happens to this process is SIGSTOP. */
-  | { readonly type: 'freezing'; readonly where: string }
+  | { readonly type: 'freezing'; readonly where: string; readonly jobIds: readonly string[] }
   /** An event of core's stream that a report or test counts. */
   | { readonly type: 'event'; readonly event: string; readonly jobId?: string; readonly detail?: string }
 

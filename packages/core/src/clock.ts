@@ -48,7 +48,7 @@ export class Doorbell {
   }
   ring(): void {
     this.#rings++
-    for (const wake of [...this.#waiting]) wake()
+    if (this.#waiting.size > 0) for (const wake of [...this.#waiting]) wake()
   }
   /** The ring count to pass to {@link wait}: take it before looking for work. */
   armed(): number {

@@ -1,15 +1,16 @@
 import { type Clock, Doorbell } from '../clock.ts'
 import type { Delivery, Driver, QueueRef, Receiver } from '../driver.ts'
-import { decodeEnvelope, type Envelope, timeMs } from '../envelope.ts'
 import { asIdemqError, IdemqError } from '../errors.ts'
-import { type Events, jobRef } from '../events.ts'
+import type { Events } from '../events.ts'
+import type { Circuit, CircuitState } from '../policy/circuit.ts'
 import type { ClaimAnswer } from '../store.ts'
+import { Admission } from './admission.ts'
 import type { Claim, Claims } from './claims.ts'
 import { reach } from './crash-points.ts'
-import { Endings, retryDelay } from './endings.ts'
+import { Endings } from './endings.ts'
 import type { Ending, Entry, Registration } from './entry.ts'
+import { Execution, type StartOutcome } from './execution.ts'
 import { Holds } from './holds.ts'
-import { type HandlerOutcome, JobRun, maxResultBytes } from './job-run.ts'
 import { Lanes } from './lanes.ts'
 import { ioPauseMs } from './persist.ts'
 import { Quarantine } from './quarantine.ts'
@@ -34,11 +35,6 @@ export interface RunnerOptions {
   readonly random: () => number
 }
 
-/** A delivery that comes back this often without ever being claimed is dead-lettered: a backstop, not a policy. */
-const deliveryLimit = 1_000
-/** A job nobody knows is kept this long after it was due: a rolling deploy may still bring its handler. */
-const unknownJobPatienceMs = 15 * 60_000
-const longestUnknownPauseMs = 60_000
 const longestBusyPauseMs = 5_000
 const shortestBusyPauseMs = 25
 const receiveWaitMs = 5_000
@@ -49,13 +45,14 @@ export class QueueRunner {
   readonly #receiver: Receiver
   readonly #holds: Holds
   readonly #endings: Endings
+  readonly #admission: Admission
+  readonly #execution: Execution
   readonly #flights: SingleFlight
   readonly #lanes = new Lanes()
   readonly #quarantine: Quarantine
   readonly #bell: Doorbell
   readonly #stopFetching = new AbortController()
   readonly #giveUp: AbortController
-  readonly #running = new Map<Entry, JobRun>()
   #buffer: Entry[] = []
   #bufferHead = 0
   /** Entries taken from the buffer whose handler has not ended. */
@@ -64,8 +61,7 @@ export class QueueRunner {
   #resumeAtMs = 0
   #draining = false
   #fetching: Promise<void> | undefined
-  #starts = 0
-  #retries = 0
+  #unsubscribe: (() => void)[] = []
 
   static async open(options: RunnerOptions, signal: AbortSignal): Promise<QueueRunner> {
     const { driver, queue, prefetch, leaseMs } = options
@@ -92,7 +88,10 @@ export class QueueRunner {
       onTrouble: (operation, error) => this.#trouble(operation, error),
       onRoom: () => this.#bell.ring(),
     })
-    this.#endings = new Endings({ ...options, holds: this.#holds, giveUp: this.#giveUp.signal })
+    const own = { holds: this.#holds, giveUp: this.#giveUp.signal }
+    this.#endings = new Endings({ ...options, ...own })
+    this.#admission = new Admission({ ...options, endings: this.#endings })
+    this.#execution = new Execution({ ...options, ...own, endings: this.#endings, quarantine: this.#quarantine })
   }
 
   get receiver(): Receiver {
@@ -111,10 +110,14 @@ export class QueueRunner {
   /** For `mq.status`. */
   get snapshot(): { running: number; starts: number; retries: number; resumeInMs: number } {
     const resumeInMs = Math.max(0, this.#resumeAtMs - this.#options.clock.monotonicMs())
-    return { running: this.#running.size, starts: this.#starts, retries: this.#retries, resumeInMs }
+    return { ...this.#execution.counts, resumeInMs }
   }
 
   start(): void {
+    const circuits = new Set([...this.#options.registrations.values()].flatMap(({ job }) => job.circuit ?? []))
+    this.#unsubscribe = [...circuits].map((circuit) =>
+      circuit.onChange((state) => this.#circuitChanged(circuit, state)),
+    )
     this.#fetching = this.#fetchLoop()
   }
 
@@ -128,12 +131,11 @@ export class QueueRunner {
     await this.#receiver.stop()
     this.#handBackWaiting()
     await this.#idle(clock.monotonicMs() + drainMs)
-    for (const run of this.#running.values()) {
-      run.abort(new IdemqError('ABORTED', 'the worker is shutting down and the drain time is over'))
-    }
+    this.#execution.abort(new IdemqError('ABORTED', 'the worker is shutting down and the drain time is over'))
     await this.#idle(clock.monotonicMs() + graceMs * 2)
     this.#giveUp.abort()
     this.#holds.stop()
+    for (const unsubscribe of this.#unsubscribe) unsubscribe()
     await this.#receiver.close()
   }
 
@@ -172,7 +174,7 @@ export class QueueRunner {
         failures = 0
         if (deliveries.length === 0) continue
         for (const delivery of deliveries) this.#holds.add(delivery, noop)
-        reach('worker.after_receive', () => deliveries.map((d) => this.#jobIdOf(d)))
+        reach('worker.after_receive', () => deliveries.map((d) => this.#admission.jobIdOf(d)))
         for (const delivery of deliveries) this.#admit(delivery)
         this.#pump()
       } catch (thrown) {
@@ -183,74 +185,10 @@ export class QueueRunner {
     }
   }
 
-  #decode(body: Uint8Array): Envelope {
-    const { codec } = this.#options.driver
-    return codec ? codec.decode(body) : decodeEnvelope(body)
-  }
-
-  #jobIdOf(delivery: Delivery): string {
-    try {
-      return this.#decode(delivery.body).job_id
-    } catch {
-      return 'raw'
-    }
-  }
-
-  /** Puts a delivery into the buffer, or ends it where nothing is to be run. */
   #admit(delivery: Delivery): void {
-    const { registrations, clock, queue } = this.#options
-    let envelope: Envelope
-    let fingerprint: string
-    let registration: Registration | undefined
-    try {
-      envelope = this.#decode(delivery.body)
-      registration = registrations.get(envelope.name)
-      fingerprint =
-        !registration || envelope.idempotency_key === envelope.job_id
-          ? ''
-          : registration.job.fingerprint(envelope.payload)
-    } catch (thrown) {
-      const unread = thrown instanceof IdemqError && thrown.code === 'UNSUPPORTED_VERSION'
-      return this.#settleAside(delivery, this.#endings.buryRaw(delivery, unread ? 'unsupported_version' : 'malformed'))
-    }
-    const nowMs = clock.now()
-    const dueInMs = envelope.not_before ? timeMs(envelope.not_before) - nowMs : 0
-    if (envelope.expires_at && timeMs(envelope.expires_at) <= nowMs) {
-      return this.#settleAside(delivery, this.#endings.buryUnclaimed(delivery, envelope, 'expired'))
-    }
-    if (dueInMs > 0) return this.#settleAside(delivery, this.#endings.defer(delivery, envelope, dueInMs, 'not_due'))
-    if (!registration) return this.#settleAside(delivery, this.#unknown(delivery, envelope, nowMs))
-    if ((delivery.priorDeliveries ?? 0) >= deliveryLimit) {
-      return this.#settleAside(delivery, this.#endings.buryUnclaimed(delivery, envelope, 'delivery_limit'))
-    }
-    const scope = `${queue.group}/${envelope.name}`
-    const counted = this.#options.unclaimed ? (delivery.priorDeliveries ?? 0) : 0
-    const entry: Entry = {
-      delivery,
-      envelope,
-      registration,
-      request: {
-        scope,
-        key: envelope.idempotency_key,
-        fingerprint,
-        jobId: envelope.job_id,
-        replay: envelope.replay,
-        attempt: envelope.attempt + counted,
-      },
-      flightKey: `${scope}\0${envelope.idempotency_key}`,
-      suspect: false,
-      inCircuit: false,
-    }
-    this.#buffer.push(entry)
-  }
-
-  #unknown(delivery: Delivery, envelope: Envelope, nowMs: number): Promise<unknown> {
-    const dueAtMs = Math.max(timeMs(envelope.created_at), envelope.not_before ? timeMs(envelope.not_before) : 0)
-    if (nowMs - dueAtMs >= unknownJobPatienceMs) {
-      return this.#endings.buryUnclaimed(delivery, envelope, 'unknown_job')
-    }
-    const delayMs = Math.min(longestUnknownPauseMs, 1_000 * 2 ** Math.min(envelope.hop ?? 0, 6))
-    return this.#endings.defer(delivery, envelope, delayMs, 'unknown_job')
+    const admitted = this.#admission.admit(delivery)
+    if ('entry' in admitted) this.#buffer.push(admitted.entry)
+    else this.#settleAside(delivery, admitted.aside)
   }
 
   /** An ending that no slot waits for. */
@@ -347,13 +285,25 @@ export class QueueRunner {
       this.#pause(retryInMs)
       return 'not yet'
     }
-    // Recovering, and enough is under way: whatever ends pumps again.
-    if (covered) return 'not yet'
+    // Recovering, and enough is under way: its end pumps again, or the timer does where it runs elsewhere.
+    if (covered) {
+      clock.schedule(() => this.#pump(), retryInMs, true)
+      return 'not yet'
+    }
     this.#background(entry, this.#defer(entry, Math.ceil(retryInMs * (1 + random() / 5)), 'circuit_open'))
     return 'aside'
   }
 
-  #leaveCircuit(entry: Entry, outcome: 'success' | 'failure' | 'neutral'): 'aside' {
+  #circuitChanged(circuit: Circuit, state: CircuitState): void {
+    const { events, queue } = this.#options
+    const type = ({ open: 'circuit_opened', half_open: 'circuit_half_opened', closed: 'circuit_closed' } as const)[
+      state
+    ]
+    events.emit(type, { queue: queue.name, circuit: circuit.name, state })
+    if (state === 'closed') this.#pump()
+  }
+
+  #leaveCircuit(entry: Entry, outcome: StartOutcome): 'aside' {
     if (entry.inCircuit) entry.registration.job.circuit?.ended(outcome, this.#options.clock)
     entry.inCircuit = false
     return 'aside'
@@ -416,7 +366,11 @@ export class QueueRunner {
         return this.#background(entry, this.#endings.bury(entry, claim, 'exhausted'))
       }
       if (claim.attempt > entry.envelope.attempt && !entry.suspect) return void this.#isolate(entry, claim)
-      return void this.#run(entry, claim)
+      this.#background(
+        entry,
+        this.#execution.run(entry, claim, (outcome) => this.#endStart(entry, outcome)),
+      )
+      return
     }
     this.#endStart(entry, 'neutral')
     this.#background(entry, this.#refused(entry, answer))
@@ -450,124 +404,8 @@ export class QueueRunner {
     }
   }
 
-  async #run(entry: Entry, claim: Claim): Promise<void> {
-    const { events, queue, clock } = this.#options
-    const { job } = entry.registration
-    const ref = (): ReturnType<typeof jobRef> => jobRef(entry.envelope, queue.name, queue.group, claim.attempt)
-    const run = new JobRun({
-      entry,
-      claim,
-      claims: this.#options.claims,
-      clock,
-      graceMs: this.#options.graceMs,
-      giveUp: this.#giveUp.signal,
-      warn: (message) => events.emit('warning', { queue: queue.name, message }),
-    })
-    let lost = false
-    const onLost = (): void => {
-      lost = true
-      if (events.wants('claim_lost')) events.emit('claim_lost', ref())
-      run.abort(new IdemqError('CLAIM_LOST', `${job.name} ${run.id}: another worker took over`))
-    }
-    claim.onLost = onLost
-    // With an inbox the claim decides who owns the job; without one, the delivery does.
-    if (this.#options.unclaimed) this.#holds.onLost(entry.delivery, onLost)
-    this.#running.set(entry, run)
-    this.#quarantine.started(entry)
-    this.#starts++
-    if (claim.attempt === 1) job.budget.deposit(clock)
-    else this.#retries++
-    if (events.wants('started')) events.emit('started', ref())
-    const startedAtMs = clock.monotonicMs()
-
-    let committed = false
-    const outcome = await run.invoke((payload) => this.#call(entry, claim, run, payload, () => (committed = true)))
-
-    this.#running.delete(entry)
-    const durationMs = clock.monotonicMs() - startedAtMs
-    let ending: Promise<Ending>
-    if (lost) {
-      this.#endStart(entry, 'neutral')
-      ending = this.#endings.handBack(entry)
-    } else if (outcome.type === 'success' && (run.snoozeMs === undefined || committed)) {
-      this.#endStart(entry, 'success')
-      if (events.wants('succeeded')) events.emit('succeeded', { ...ref(), durationMs })
-      ending = committed
-        ? this.#endings.completed(entry)
-        : this.#endings.complete(entry, claim, this.#resultOf(entry, outcome.value))
-    } else if (run.snoozeMs !== undefined && outcome.type !== 'deaf') {
-      this.#endStart(entry, 'success')
-      ending = this.#endings.comeBack(entry, claim, run.snoozeMs, 'snoozed')
-    } else {
-      ending = this.#failed(entry, claim, run, outcome, durationMs)
-    }
-    this.#background(entry, ending)
-  }
-
-  /** Calls the handler, within the inbox's transaction if it asked for that. */
-  #call(entry: Entry, claim: Claim, run: JobRun, payload: unknown, onCommit: () => void): unknown {
-    const { handler, transactional } = entry.registration
-    if (!transactional) return handler(payload, run)
-    return this.#options.claims.transact(
-      claim,
-      async (tx) => {
-        const value = await handler(payload, run, tx)
-        if (run.snoozeMs !== undefined) throw new RollbackForSnooze()
-        return value
-      },
-      (value) => this.#resultOf(entry, value),
-      this.#giveUp.signal,
-      onCommit,
-    )
-  }
-
-  #failed(entry: Entry, claim: Claim, run: JobRun, outcome: HandlerOutcome, durationMs: number): Promise<Ending> {
-    const { events, queue, clock, random } = this.#options
-    const { job } = entry.registration
-    const deaf = outcome.type === 'deaf'
-    const error =
-      run.abortReason?.code === 'TIMEOUT' || outcome.type !== 'failure'
-        ? (run.abortReason ?? new IdemqError('TIMEOUT', `${job.name} did not end`))
-        : outcome.error
-    if (run.abortReason?.code === 'ABORTED') {
-      this.#endStart(entry, 'neutral')
-      // A handler that heard the shutdown gives its attempt back; one that did not may still be running: its claim
-      // must lapse by itself, or the job would be doubled.
-      if (!deaf) return this.#endings.comeBack(entry, claim, 0, 'drain')
-      this.#options.claims.forget(claim)
-      return Promise.reject(error)
-    }
-    if (error instanceof IdemqError && error.code === 'COMMIT_UNKNOWN') {
-      this.#endStart(entry, 'neutral')
-      this.#options.claims.forget(claim)
-      return Promise.reject(error)
-    }
-    const invalid = outcome.type === 'failure' && outcome.invalid === true
-    const permanent = invalid || job.classify(error) === 'permanent'
-    this.#endStart(entry, permanent ? 'success' : 'failure')
-    const ref = jobRef(entry.envelope, queue.name, queue.group, claim.attempt)
-    events.emit('failed', { ...ref, error, permanent, durationMs })
-    if (permanent) {
-      return this.#endings.bury(entry, claim, invalid ? 'invalid_payload' : 'permanent', error)
-    }
-    if (claim.attempt >= job.maxAttempts) return this.#endings.bury(entry, claim, 'exhausted', error)
-    const { delayMs, overBudget } = retryDelay(entry, claim.attempt, error, clock, random)
-    events.emit('retry_scheduled', { ...ref, delayMs, overBudget })
-    return this.#endings.retry(entry, claim, error, delayMs)
-  }
-
-  #resultOf(entry: Entry, value: unknown): string | undefined {
-    const { events, queue } = this.#options
-    if (!entry.registration.job.storeResult) return undefined
-    const json = JSON.stringify(value)
-    if (json === undefined || Buffer.byteLength(json) <= maxResultBytes) return json
-    const message = `${entry.envelope.name}: its result exceeds ${maxResultBytes} bytes and is not stored`
-    events.emit('warning', { queue: queue.name, message })
-    return undefined
-  }
-
   /** The slot is free again; what remains of the job is bookkeeping. */
-  #endStart(entry: Entry, outcome: 'success' | 'failure' | 'neutral'): void {
+  #endStart(entry: Entry, outcome: StartOutcome): void {
     this.#leaveCircuit(entry, outcome)
     this.#quarantine.ended(entry)
     this.#active--
@@ -603,8 +441,5 @@ export class QueueRunner {
     this.#options.events.emit('trouble', { queue: this.#options.queue.name, operation, error })
   }
 }
-
-/** Rolls a transaction back because its handler asked to come back later. Never seen outside. */
-class RollbackForSnooze extends Error {}
 
 const noop = (): void => {}

@@ -1,0 +1,70 @@
+/** One child of a run, as its parent sees it. */
+import { spawn } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import type { ChildConfig } from './child-config.ts'
+
+export interface ChildExit {
+  /** True if SIGKILL ended it, by its own hand or its parent's. */
+  readonly killed: boolean
+  /** True if it ended as it was told to, with nothing to complain about. */
+  readonly clean: boolean
+  readonly code: number | null
+  /** The end of what it wrote to stderr. */
+  readonly stderr: string
+}
+
+export interface Child {
+  readonly config: ChildConfig
+  readonly exited: Promise<ChildExit>
+  /** SIGKILL. */
+  kill(): void
+  /** SIGCONT. */
+  resume(): void
+  /** Asks it to end by itself; kills it if it has not after `patienceMs`, which counts as neither clean nor killed. */
+  stop(patienceMs?: number): Promise<ChildExit>
+}
+
+const ownUrl = import.meta.url
+/** Sources run sources, and a build runs a build. */
+const extension = ownUrl.endsWith('.ts') ? 'ts' : 'js'
+const entry = fileURLToPath(new URL(`./child.${extension}`, ownUrl))
+const nodeOptions = [
+  '--disable-warning=ExperimentalWarning',
+  ...(extension === 'ts' ? ['--conditions=idemq-source'] : []),
+]
+const keptStderr = 4_000
+const defaultPatienceMs = 20_000
+
+export function startChild(config: ChildConfig): Child {
+  const child = spawn(process.execPath, [...nodeOptions, entry, JSON.stringify(config)], {
+    stdio: ['ignore', 'inherit', 'pipe'],
+  })
+  let stderr = ''
+  let overdue = false
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr = (stderr + text).slice(-keptStderr)
+  })
+  const exited = new Promise<ChildExit>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code, signal) => {
+      resolve({ killed: signal === 'SIGKILL' && !overdue, clean: code === 0, code, stderr })
+    })
+  })
+  return {
+    config,
+    exited,
+    kill: () => void child.kill('SIGKILL'),
+    resume: () => void child.kill('SIGCONT'),
+    async stop(patienceMs = defaultPatienceMs) {
+      child.kill('SIGTERM')
+      const timer = setTimeout(() => {
+        overdue = true
+        stderr += `\n${config.name} did not stop within ${patienceMs} ms`
+        child.kill('SIGKILL')
+      }, patienceMs)
+      const exit = await exited
+      clearTimeout(timer)
+      return exit
+    },
+  }
+}

@@ -1,0 +1,7 @@
+export { type Broker, brokers, findBroker } from './brokers.ts'
+export { type CampaignOptions, type CampaignResult, runCampaign } from './campaign.ts'
+export type { Burst, ChildConfig } from './child-config.ts'
+export type { Child, ChildExit } from './child-process.ts'
+export { type Control, controls } from './controls.ts'
+export { type Expectation, expectations } from './expectations.ts'
+export { jsonLineOf, reportOf } from './report.ts'

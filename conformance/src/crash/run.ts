@@ -1,0 +1,224 @@
+/** What every run of children shares: a fresh broker, the log, the provider, the oracle, and the names of children. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Adapter, QueueStats } from '@idemq/core'
+import { startLedger } from '../oracle/ledger.ts'
+import { createOracle, type FinalLetter, type FinalRow, type Finals, type Oracle } from '../oracle/oracle.ts'
+import { followStatementLog, openStatementLog, type StatedBy } from '../oracle/statements.ts'
+import { assertCrashable, type Broker, closeAdapter, openBroker } from './brokers.ts'
+import type { ChildConfig } from './child-config.ts'
+import { type Child, startChild } from './child-process.ts'
+import { crashQueue, defaultMix, type Mix } from './jobs.ts'
+import type { Role } from './plans.ts'
+import { readBody } from './tap.ts'
+import { rowsTable } from './work.ts'
+
+export interface RunOptions {
+  readonly broker: Broker
+  readonly seed: number
+  readonly mix?: Mix
+  readonly control?: string
+  /** Most jobs under way that producers add to. @default 150 */
+  readonly maxUnderWay?: number
+  /** @default 1_000 */
+  readonly leaseMs?: number
+  /** @default 1_000 */
+  readonly claimLeaseMs?: number
+  /** Leaves the log and the broker's files where they are. @default false */
+  readonly keep?: boolean
+}
+
+export interface Run {
+  /** The broker as it is, without tap or control. */
+  readonly adapter: Adapter
+  readonly oracle: Oracle
+  readonly directory: string
+  readonly leaseMs: number
+  /** Every statement so far. */
+  readonly statements: readonly StatedBy[]
+  /** Says what this process does itself, such as enqueueing for a test. */
+  state(statement: Parameters<ReturnType<typeof openStatementLog>['write']>[0]): void
+  /** Calls back on every new statement; returns what unsubscribes. */
+  onStatement(listener: (statement: StatedBy) => void): () => void
+  start(role: Role, options?: Partial<ChildConfig>): Child
+  /** Producers may add to what is under way, or not. */
+  setProducing(producing: boolean): void
+  /** Reads what was said since the last look, now. */
+  poll(): void
+  stats(): Promise<QueueStats>
+  outboxPending(): Promise<number>
+  finals(): Promise<Finals>
+  /** Kills what still runs and removes every trace, unless `keep`. */
+  close(): Promise<void>
+}
+
+const pollMs = 15
+const queue = { name: crashQueue, group: 'default' }
+const never = new AbortController().signal
+
+/** @throws IdemqError UNSUPPORTED where there is nothing to judge */
+export async function openRun(options: RunOptions): Promise<Run> {
+  const { broker, seed, control, mix = defaultMix, maxUnderWay = 150, keep = false } = options
+  const { leaseMs = 1_000, claimLeaseMs = 1_000 } = options
+  const directory = await mkdtemp(join(tmpdir(), 'idemq-crash-'))
+  const url = broker.freshUrl(directory)
+  const adapter = await openBroker(broker, url)
+  assertCrashable(adapter)
+  await adapter.driver.declare(queue, 'create', never)
+  await adapter.inbox?.prepare('create', never)
+  await adapter.outbox?.prepare('create', never)
+  await createRowsTable(adapter)
+  // Without transactions and an outbox there is nothing to reserve in.
+  const transactional = adapter.inbox?.transact !== undefined && adapter.outbox !== undefined
+
+  const logPath = join(directory, 'statements.jsonl')
+  const log = openStatementLog(logPath, 'parent')
+  const oracle = createOracle()
+  const statements: StatedBy[] = []
+  const listeners = new Set<(statement: StatedBy) => void>()
+  let producing = true
+  let underWay = 0
+  const follower = followStatementLog(logPath, (statement) => {
+    statements.push(statement)
+    oracle.add(statement)
+    for (const listener of listeners) listener(statement)
+  })
+  const poll = (): void => {
+    follower.poll()
+    underWay = oracle.underWay()
+  }
+  const timer = setInterval(poll, pollMs)
+  const ledger = await startLedger({
+    log,
+    mayProduce: () => {
+      const room = producing ? maxUnderWay - underWay : 0
+      // What is handed out now is under way long before the log says so.
+      underWay += Math.max(0, room)
+      return room
+    },
+  })
+  const children = new Map<string, Child>()
+  let started = 0
+
+  return {
+    adapter,
+    oracle,
+    directory,
+    leaseMs,
+    statements,
+    state: (statement) => void log.write(statement),
+    onStatement(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    start(role, overrides = {}) {
+      const name = `${role}-${++started}`
+      const child = startChild({
+        name,
+        role,
+        url,
+        adapterPackage: broker.adapterPackage,
+        logPath,
+        ledgerPort: ledger.port,
+        seed,
+        mix: transactional ? mix : { ...mix, reserve: 0 },
+        lethal: overrides.plan !== undefined,
+        ...(control !== undefined && { control }),
+        leaseMs,
+        claimLeaseMs,
+        concurrency: 6,
+        prefetch: 12,
+        ...overrides,
+      })
+      children.set(name, child)
+      child.exited.then(
+        () => children.delete(name),
+        () => children.delete(name),
+      )
+      return child
+    },
+    setProducing(next) {
+      producing = next
+    },
+    poll,
+    stats: () => adapter.driver.stats(queue, never),
+    outboxPending: async () => (await adapter.outbox?.stats(never))?.pending ?? 0,
+    async finals() {
+      poll()
+      return { letters: await readLetters(adapter), rows: await readRows(adapter) }
+    },
+    async close() {
+      for (const child of children.values()) child.kill()
+      await Promise.allSettled([...children.values()].map((child) => child.exited))
+      clearInterval(timer)
+      follower.close()
+      await ledger.close()
+      log.close()
+      await closeAdapter(adapter)
+      if (!keep) await rm(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+async function readLetters({ driver }: Adapter): Promise<FinalLetter[]> {
+  const letters: FinalLetter[] = []
+  await driver.scanDead(
+    queue,
+    async ({ body }) => {
+      const envelope = readBody(driver.codec, body)
+      const raw = Buffer.from(body).toString('base64')
+      if (!envelope?.dead) letters.push({ body: raw })
+      else {
+        const { job_id: jobId, replay, failures = [], dead } = envelope
+        letters.push({ jobId, replay, reason: dead.reason, failures: failures.length, body: raw })
+      }
+      return 'keep'
+    },
+    never,
+  )
+  return letters
+}
+
+/** A claim of our own, under which a statement can be committed. */
+const setupClaim = { scope: 'default/crash-setup', key: 'rows', fingerprint: '', jobId: 'setup', replay: 0, attempt: 1 }
+const retentionMs = 3_600_000
+
+async function createRowsTable({ inbox }: Adapter): Promise<void> {
+  if (!inbox?.transact) return
+  const [answer] = await inbox.claim([setupClaim], { leaseMs: 60_000, retentionMs }, never)
+  if (answer?.status !== 'claimed') throw new Error(`the broker is not empty: its inbox answers '${answer?.status}'`)
+  const { scope, key } = setupClaim
+  const end = { scope, key, token: answer.token, state: 'completed', floor: 1, free: false } as const
+  await inbox.transact(
+    (tx) => asSql(tx).query(`CREATE TABLE ${rowsTable} (key text, start_id text)`),
+    () => end,
+    retentionMs,
+    never,
+  )
+}
+
+async function readRows({ inbox }: Adapter): Promise<FinalRow[]> {
+  if (!inbox?.transact) return []
+  let rows: FinalRow[] = []
+  const { scope, key } = setupClaim
+  // Under no valid token: whatever it reads, it is rolled back as lost.
+  await inbox.transact(
+    async (tx) => {
+      const answer = await asSql(tx).query(`SELECT key, start_id FROM ${rowsTable}`)
+      rows = answer.rows.map((row) => ({ key: String(row.key), startId: String(row.start_id) }))
+    },
+    () => ({ scope, key, token: 0, state: 'completed', floor: 1, free: false }),
+    retentionMs,
+    never,
+  )
+  return rows
+}
+
+interface Sql {
+  query(sql: string): Promise<{ rows: Record<string, unknown>[] }>
+}
+
+function asSql(tx: unknown): Sql {
+  return tx as Sql
+}

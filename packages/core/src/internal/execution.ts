@@ -1,0 +1,178 @@
+import type { Clock } from '../clock.ts'
+import type { QueueRef } from '../driver.ts'
+import { IdemqError } from '../errors.ts'
+import { type Events, type JobRef, jobRef } from '../events.ts'
+import type { Claim, Claims } from './claims.ts'
+import { type Endings, retryDelay } from './endings.ts'
+import type { Ending, Entry } from './entry.ts'
+import type { Holds } from './holds.ts'
+import { type HandlerOutcome, JobRun, maxResultBytes } from './job-run.ts'
+import type { Quarantine } from './quarantine.ts'
+
+export interface ExecutionOptions {
+  readonly queue: QueueRef
+  readonly claims: Claims
+  /** No inbox: losing the delivery is losing the job. */
+  readonly unclaimed: boolean
+  readonly holds: Holds
+  readonly endings: Endings
+  readonly quarantine: Quarantine
+  readonly events: Events
+  readonly clock: Clock
+  readonly graceMs: number
+  readonly random: () => number
+  /** Aborts when the worker gives up on what is in hand. */
+  readonly giveUp: AbortSignal
+}
+
+/** What a start told about the dependency behind it. */
+export type StartOutcome = 'success' | 'failure' | 'neutral'
+
+/** Runs claimed jobs and decides how each ends. */
+export class Execution {
+  readonly #options: ExecutionOptions
+  readonly #running = new Set<JobRun>()
+  #starts = 0
+  #retries = 0
+
+  constructor(options: ExecutionOptions) {
+    this.#options = options
+  }
+
+  get counts(): { running: number; starts: number; retries: number } {
+    return { running: this.#running.size, starts: this.#starts, retries: this.#retries }
+  }
+
+  /** Aborts every handler that runs. */
+  abort(reason: IdemqError): void {
+    for (const run of this.#running) run.abort(reason)
+  }
+
+  /** One start. `endStart` is called when the handler is done with its slot; resolves when the delivery has ended. */
+  async run(entry: Entry, claim: Claim, endStart: (outcome: StartOutcome) => void): Promise<Ending> {
+    const { events, clock, claims, holds, endings, quarantine, unclaimed, queue, graceMs, giveUp } = this.#options
+    const { job } = entry.registration
+    const warn = (message: string): void => events.emit('warning', { queue: queue.name, message })
+    const run = new JobRun({ entry, claim, claims, clock, graceMs, giveUp, warn })
+    let lost = false
+    const onLost = (): void => {
+      lost = true
+      if (events.wants('claim_lost')) events.emit('claim_lost', this.#ref(entry, claim))
+      run.abort(new IdemqError('CLAIM_LOST', `${job.name} ${run.id}: another worker took over`))
+    }
+    claim.onLost = onLost
+    // With an inbox the claim decides who owns the job; without one, the delivery does.
+    if (unclaimed) holds.onLost(entry.delivery, onLost)
+    this.#running.add(run)
+    quarantine.started(entry)
+    this.#starts++
+    if (claim.attempt === 1) job.budget.deposit(clock)
+    else this.#retries++
+    if (events.wants('started')) events.emit('started', this.#ref(entry, claim))
+    const startedAtMs = clock.monotonicMs()
+
+    let committed = false
+    const onCommit = (): void => {
+      committed = true
+    }
+    const outcome = await run.invoke((payload) => this.#call(entry, claim, run, payload, onCommit))
+
+    this.#running.delete(run)
+    const durationMs = clock.monotonicMs() - startedAtMs
+    if (lost) {
+      endStart('neutral')
+      return endings.handBack(entry)
+    }
+    if (outcome.type === 'success' && (committed || run.snoozeMs === undefined)) {
+      endStart('success')
+      if (events.wants('succeeded')) events.emit('succeeded', { ...this.#ref(entry, claim), durationMs })
+      return committed ? endings.completed(entry) : endings.complete(entry, claim, this.#resultOf(entry, outcome.value))
+    }
+    if (outcome.type !== 'deaf' && run.snoozeMs !== undefined) {
+      endStart('success')
+      return endings.comeBack(entry, claim, run.snoozeMs, 'snoozed')
+    }
+    return this.#failed(entry, claim, run, outcome, durationMs, endStart)
+  }
+
+  /** Calls the handler, within the inbox's transaction if it asked for that. */
+  #call(entry: Entry, claim: Claim, run: JobRun, payload: unknown, onCommit: () => void): unknown {
+    const { claims, giveUp } = this.#options
+    const { handler, transactional } = entry.registration
+    if (!transactional) return handler(payload, run)
+    return claims.transact(
+      claim,
+      async (tx) => {
+        const value = await handler(payload, run, tx)
+        if (run.snoozeMs !== undefined) throw new RollbackForSnooze()
+        return value
+      },
+      (value) => this.#resultOf(entry, value),
+      giveUp,
+      onCommit,
+    )
+  }
+
+  #failed(
+    entry: Entry,
+    claim: Claim,
+    run: JobRun,
+    outcome: HandlerOutcome,
+    durationMs: number,
+    endStart: (outcome: StartOutcome) => void,
+  ): Promise<Ending> {
+    const { events, clock, random, claims, endings } = this.#options
+    const { job } = entry.registration
+    const error = errorOf(outcome, run, job.name)
+    if (run.abortReason?.code === 'ABORTED') {
+      endStart('neutral')
+      // A handler that heard the shutdown gives its attempt back; one that did not may still be running: its claim
+      // must lapse by itself, or the job would be doubled.
+      if (outcome.type !== 'deaf') return endings.comeBack(entry, claim, 0, 'drain')
+      claims.forget(claim)
+      return Promise.reject(error)
+    }
+    if (error instanceof IdemqError && error.code === 'COMMIT_UNKNOWN') {
+      endStart('neutral')
+      claims.forget(claim)
+      return Promise.reject(error)
+    }
+    const invalid = outcome.type === 'failure' && outcome.invalid === true
+    const permanent = invalid || job.classify(error) === 'permanent'
+    // A dependency that answered "no" is well.
+    endStart(permanent ? 'success' : 'failure')
+    if (events.wants('failed')) events.emit('failed', { ...this.#ref(entry, claim), error, permanent, durationMs })
+    if (permanent) return endings.bury(entry, claim, invalid ? 'invalid_payload' : 'permanent', error)
+    if (claim.attempt >= job.maxAttempts) return endings.bury(entry, claim, 'exhausted', error)
+    const { delayMs, overBudget } = retryDelay(entry, claim.attempt, error, clock, random)
+    if (events.wants('retry_scheduled')) {
+      events.emit('retry_scheduled', { ...this.#ref(entry, claim), delayMs, overBudget })
+    }
+    return endings.retry(entry, claim, error, delayMs)
+  }
+
+  /** JSON of what a handler returned, where the job keeps results. */
+  #resultOf(entry: Entry, value: unknown): string | undefined {
+    const { events, queue } = this.#options
+    if (!entry.registration.job.storeResult) return undefined
+    const json = JSON.stringify(value)
+    if (json === undefined || Buffer.byteLength(json) <= maxResultBytes) return json
+    const message = `${entry.envelope.name}: its result exceeds ${maxResultBytes} bytes and is not stored`
+    events.emit('warning', { queue: queue.name, message })
+    return undefined
+  }
+
+  #ref(entry: Entry, claim: Claim): JobRef {
+    const { name, group } = this.#options.queue
+    return jobRef(entry.envelope, name, group, claim.attempt)
+  }
+}
+
+/** A timeout is the cause, whatever the handler threw when it heard of it. */
+function errorOf(outcome: HandlerOutcome, run: JobRun, job: string): Error {
+  if (outcome.type === 'failure' && run.abortReason?.code !== 'TIMEOUT') return outcome.error
+  return run.abortReason ?? new IdemqError('TIMEOUT', `${job} did not end`)
+}
+
+/** Rolls a transaction back because its handler asked to come back later. Never seen outside. */
+class RollbackForSnooze extends Error {}

@@ -1,0 +1,65 @@
+// npm run crash -- <broker> [--kills N] [--seed S] [--break NAME|list] [--keep]
+import { parseArgs } from 'node:util'
+import { controls, findBroker, jsonLineOf, reportOf, runCampaign } from '../conformance/src/crash/index.ts'
+
+const usage = `usage: npm run crash -- <broker|url> [--kills 200] [--seed S] [--break <control>|list] [--keep]
+
+Kills real processes of <broker> and counts what that broke. The last line is the result as JSON; exit 0 if all counts
+are zero and every crash point was hit often enough.
+--break runs with a part that is wrong on purpose; then anything counted is as it should be, and the exit code is 1.
+--keep leaves the log of statements and the broker's files for a look.`
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    kills: { type: 'string', default: '200' },
+    seed: { type: 'string' },
+    break: { type: 'string' },
+    keep: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+
+function refuse(what: string): never {
+  console.error(`${what}\n\n${usage}`)
+  process.exit(2)
+}
+
+function integer(name: string, text: string, min: number): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < min) refuse(`--${name} is '${text}', must be an integer from ${min}`)
+  return value
+}
+
+if (values.help) {
+  console.log(usage)
+  process.exit(0)
+}
+if (values.break === 'list') {
+  for (const [name, { wrong }] of Object.entries(controls)) console.log(`${name.padEnd(24)} ${wrong}`)
+  process.exit(0)
+}
+if (positionals.length !== 1) refuse('name one broker')
+const kills = integer('kills', values.kills, 1)
+const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : integer('seed', values.seed, 0)
+if (values.break !== undefined && !(values.break in controls)) refuse(`no control '${values.break}'`)
+
+let shownAtMs = 0
+const startedAtMs = performance.now()
+const result = await runCampaign({
+  broker: findBroker(positionals[0]!),
+  kills,
+  seed,
+  keep: values.keep,
+  ...(values.break !== undefined && { control: values.break }),
+  onProgress(done) {
+    if (performance.now() - shownAtMs < 5_000) return
+    shownAtMs = performance.now()
+    console.log(`${done} of ${kills} kills, ${((shownAtMs - startedAtMs) / 1_000).toFixed(0)} s`)
+  },
+})
+console.log(reportOf(result))
+console.log(`${((performance.now() - startedAtMs) / 1_000).toFixed(1)} s`)
+if (values.keep) console.log(`kept: ${result.directory}`)
+console.log(jsonLineOf(result))
+process.exit(result.ok ? 0 : 1)
