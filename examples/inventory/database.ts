@@ -32,6 +32,13 @@ export async function prepareInventory(inbox: InboxStore<SqlTransaction>, stock:
   })
 }
 
+/** A delivery arrived. */
+export async function addStock(inbox: InboxStore<SqlTransaction>, sku: string, pieces: number): Promise<void> {
+  await inInboxDatabase(inbox, (tx) =>
+    tx.query('UPDATE stock SET available = available + $1 WHERE sku = $2', [pieces, sku]),
+  )
+}
+
 /** Everything on the shelves and everything reserved, from one moment. */
 export async function inspectInventory(
   inbox: InboxStore<SqlTransaction>,

@@ -3,7 +3,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import type { Order } from '../data/orders.ts'
 import { openTemporaryBroker } from '../temporary-broker.ts'
 import { untilIdle } from '../until-idle.ts'
-import { inspectInventory, prepareInventory, type Stock } from './database.ts'
+import { addStock, inspectInventory, prepareInventory, type Stock } from './database.ts'
 import { enqueueReservations } from './enqueue.ts'
 import { reserveStock } from './jobs.ts'
 import { handleReservations } from './worker.ts'
@@ -31,6 +31,7 @@ async function warehouse(stock: Stock) {
   return {
     mq: broker.mq,
     idle: () => untilIdle(broker.mq, [reserveStock.queue], { signal: AbortSignal.timeout(30_000) }),
+    restock: (sku: string, pieces: number) => addStock(broker.inbox, sku, pieces),
     inspect: () => inspectInventory(broker.inbox),
     inOutbox: async () => (await broker.outbox().stats()).pending,
   }
@@ -57,16 +58,26 @@ test('stock is never below zero and no order is reserved twice, however many wan
   const refused = new Set<string>()
   for await (const { error, envelope } of mq.deadLetters('inventory').scan()) {
     expect(error).toBe('OutOfStock')
-    refused.add((envelope?.payload as Order).orderId)
+    refused.add((envelope!.payload as Order).orderId)
   }
   expect(refused.size + reservations.length).toBe(120)
 })
 
-test('restocked and replayed, a refused order is reserved', async () => {
-  const { mq, idle, inspect } = await warehouse({ cup: 1 })
+test('refused as out of stock, nothing of it stays; restocked and replayed, it is reserved', async () => {
+  const { mq, idle, inspect, inOutbox, restock } = await warehouse({ cup: 1 })
   await enqueueReservations(mq, [order(1, 'cup', 2)])
   await idle()
   expect(await inspect()).toEqual({ stock: { cup: 1 }, reservations: [] })
+  expect(await inOutbox()).toBe(0)
   const letters = mq.deadLetters('inventory')
   expect(await letters.groups()).toMatchObject([{ error: 'OutOfStock', count: 1 }])
+
+  await restock('cup', 5)
+  expect(await letters.replay()).toMatchObject({ replayed: 1 })
+  await idle()
+  expect(await inspect()).toEqual({
+    stock: { cup: 4 },
+    reservations: [{ orderId: 'order-1', sku: 'cup', quantity: 2 }],
+  })
+  expect(await letters.groups()).toEqual([])
 })

@@ -1,6 +1,6 @@
 import { expect, onTestFinished, test } from 'vitest'
 import type { Order } from '../data/orders.ts'
-import { compare } from '../demo/promises.ts'
+import { compare, type Dead } from '../demo/promises.ts'
 import { openTemporaryBroker } from '../temporary-broker.ts'
 import { untilIdle } from '../until-idle.ts'
 import { type Behaviour, wellBehaved } from './behaviour.ts'
@@ -79,9 +79,9 @@ test('another amount under the same key is never charged', async () => {
   const orders = [order(1), order(1, { amountCents: 400 }), order(2)]
   await enqueueCharges(mq, orders)
   await idle()
-  const dead = []
+  const dead: Dead[] = []
   for await (const { error, message, envelope } of mq.deadLetters('payments').scan()) {
-    const { orderId, amountCents } = envelope?.payload as Order
+    const { orderId, amountCents } = envelope!.payload as Order
     dead.push({ queue: 'payments', error, message, orderId, amountCents })
   }
   expect(dead).toMatchObject([{ error: 'key_mismatch', orderId: 'order-1' }])

@@ -125,6 +125,8 @@ export function inboxOver(table: InboxTable): InboxStore {
         row.floor = Math.max(row.floor, floor)
         row.used -= free ? 1 : 0
         row.result = result
+        // Nothing asks for the steps of a completed key again.
+        if (state === 'completed') row.steps = undefined
         row.leaseUntilMs = nowMs
         row.expiresMs = nowMs + retentionMs
       })
@@ -149,8 +151,9 @@ export function inboxOver(table: InboxTable): InboxStore {
   }
 }
 
+/** With the length of the scope, no two pairs look alike whatever characters they are made of. */
 function rowId({ scope, key }: { readonly scope: string; readonly key: string }): string {
-  return `${scope}\n${key}`
+  return `${scope.length}:${scope}${key}`
 }
 
 function sameSeries(row: Row, { jobId, replay }: ClaimRequest): boolean {

@@ -1,0 +1,107 @@
+/** The suite bites: it passes what is right, and each deliberately wrong driver or store fails the case meant for it. */
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Driver, type InboxStore, systemClock } from '@idemq/core'
+import { memory, openUrl } from '@idemq/memory'
+import { sqliteInbox } from '@idemq/sqlite'
+import { afterAll, describe, it } from 'vitest'
+import { memoryOutbox } from './broken/memory-outbox.ts'
+import { failuresOf, type Recorded, record } from './broken/recording-runner.ts'
+import { wrongDrivers } from './broken/wrong-drivers.ts'
+import { wrongInboxes, wrongTransactions } from './broken/wrong-inboxes.ts'
+import { wrongOutboxes } from './broken/wrong-outboxes.ts'
+import { driverSuite } from './driver/index.ts'
+import { storeSuite } from './inbox/index.ts'
+import { outboxSuite } from './outbox/index.ts'
+
+const scale = { leaseMs: 200, delayMs: 80, toleranceMs: 1_000, eventuallyMs: 2_000 }
+
+/** Named memories live as long as the process, so each broker has a name of its own. */
+function driverCases(wrap: (driver: Driver) => Driver): Recorded[] {
+  const url = new URL(`memory:${randomUUID()}`)
+  const { capabilities } = memory({ maxBodyBytes: 256 * 1024 }).driver
+  return record((runner) =>
+    driverSuite(runner, {
+      name: 'wrapped memory',
+      capabilities,
+      async createAdapter() {
+        const adapter = await openUrl(url, { clock: systemClock })
+        return { ...adapter, driver: wrap(adapter.driver) }
+      },
+      scale,
+    }),
+  )
+}
+
+function inboxCases(wrap: (store: InboxStore) => InboxStore): Recorded[] {
+  const url = new URL(`memory:${randomUUID()}`)
+  return record((runner) =>
+    storeSuite(runner, {
+      name: 'wrapped memory',
+      capabilities: { durability: 'memory', transactions: false },
+      async createStore() {
+        const { inbox } = await openUrl(url, { clock: systemClock })
+        assert.ok(inbox)
+        return wrap(inbox)
+      },
+      scale,
+    }),
+  )
+}
+
+/** `caughtBy` exists, and `cases` fails it. */
+async function expectCaught(cases: readonly Recorded[], caughtBy: string): Promise<void> {
+  const meant = cases.filter(({ name }) => name === caughtBy)
+  assert.equal(meant.length, 1, `there is no case '${caughtBy}'`)
+  const failures = await failuresOf(meant)
+  assert.deepEqual(
+    failures.map(({ name }) => name),
+    [caughtBy],
+    'the suite passed what is wrong',
+  )
+}
+
+const none = (failures: readonly { name: string; error: unknown }[]): void =>
+  assert.deepEqual(
+    failures.map(({ name, error }) => `${name}: ${String(error)}`),
+    [],
+  )
+
+describe('the driver suite', () => {
+  it('passes the right driver', async () => {
+    none(await failuresOf(driverCases((driver) => driver)))
+  })
+  for (const { fault, caughtBy, make } of wrongDrivers) {
+    it(`fails a driver where ${fault}`, () => expectCaught(driverCases(make()), caughtBy))
+  }
+})
+
+describe('the inbox suite', () => {
+  it('passes the right inbox', async () => {
+    none(await failuresOf(inboxCases((store) => store)))
+  })
+  for (const { fault, caughtBy, make } of wrongInboxes) {
+    it(`fails an inbox where ${fault}`, () => expectCaught(inboxCases(make()), caughtBy))
+  }
+})
+
+describe('the outbox suite', () => {
+  const casesOf = (wrap?: Parameters<typeof memoryOutbox>[0]): Recorded[] =>
+    record((runner) =>
+      outboxSuite(runner, {
+        name: 'memory',
+        create: async () => memoryOutbox(wrap),
+        concurrentTransactions: true,
+        scale,
+      }),
+    )
+  it('passes the right outbox', async () => {
+    none(await failuresOf(casesOf()))
+  })
+  for (const { fault, caughtBy, make } of wrongOutboxes) {
+    it(`fails an outbox where ${fault}`, () => expectCaught(casesOf(make()), caughtBy))
+  }
+})
