@@ -5,7 +5,10 @@ import { packages, run } from './workspace.ts'
 const checks: [what: string, ok: boolean][] = [
   ['lint and format', run('biome', ['check', '--error-on-warnings', '--config-path=.biome.json', '.'])],
   ['generated files', run('node', ['--conditions=idemq-source', 'scripts/matrix.ts', '--check'])],
-  ...packages.map((p): [string, boolean] => [`types of ${p.name}`, run('tsc', ['-p', join(p.directory, 'tsconfig.json')])]),
+  ...packages.map((p): [string, boolean] => [
+    `types of ${p.name}`,
+    run('tsc', ['-p', join(p.directory, 'tsconfig.json')]),
+  ]),
   ['types of scripts', run('tsc', ['-p', 'scripts/tsconfig.json'])],
 ]
 const failed = checks.filter(([, ok]) => !ok).map(([what]) => what)

@@ -5,7 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import type { Capabilities } from '@idemq/core'
+import { type Adapter, type Capabilities, systemClock } from '../packages/core/src/index.ts'
 import { packages, root } from './workspace.ts'
 
 const adapters = packages.filter((p) => p.manifest.idemq)
@@ -50,9 +50,11 @@ const rows: [title: string, cell: (c: Capabilities) => string][] = [
 
 async function table(): Promise<string> {
   const columns: [name: string, capabilities: Capabilities][] = []
-  for (const { name, directory } of adapters) {
-    const module = await import(pathToFileURL(join(root, directory, 'src/index.ts')).href)
-    columns.push([name, module.capabilities])
+  for (const { name, directory, manifest } of adapters) {
+    const { openUrl } = await import(pathToFileURL(join(root, directory, 'src/index.ts')).href)
+    const { driver }: Adapter = await openUrl(new URL(manifest.idemq!.example), { clock: systemClock })
+    columns.push([name, driver.capabilities])
+    await driver.close()
   }
   const lines = [
     `| | ${columns.map(([name]) => name).join(' | ')} |`,
@@ -66,7 +68,12 @@ const yes = (value: boolean): string => (value ? 'yes' : 'no')
 const bytes = (n: number): string => (n % 1_048_576 === 0 ? `${n / 1_048_576} MiB` : `${Math.floor(n / 1024)} KiB`)
 
 function duration(ms: number): string {
-  for (const [unit, size] of [['d', 86_400_000], ['h', 3_600_000], ['min', 60_000], ['s', 1_000]] as const) {
+  for (const [unit, size] of [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['min', 60_000],
+    ['s', 1_000],
+  ] as const) {
     if (ms >= size && ms % size === 0) return `${ms / size} ${unit}`
   }
   return `${ms} ms`

@@ -10,7 +10,8 @@ const steps: [what: string, () => boolean][] = [
     : []),
   [
     'tests',
-    () => run('vitest', ['run', '--config', 'scripts/vitest.config.ts', ...selected.map((p) => join(p.directory, '/'))]),
+    () =>
+      run('vitest', ['run', '--config', 'scripts/vitest.config.ts', ...selected.map((p) => join(p.directory, '/'))]),
   ],
 ]
 const brokers = selected.flatMap((p) => p.manifest.idemq?.schemes ?? [])
@@ -19,4 +20,6 @@ for (const [what, step] of steps) {
   console.error(`npm test: ${what} failed`)
   process.exit(1)
 }
-console.log(`covered: ${selected.map((p) => p.name).join(' ')}${brokers.length > 0 ? `; brokers: ${brokers.join(' ')}` : ''}`)
+console.log(
+  `covered: ${selected.map((p) => p.name).join(' ')}${brokers.length > 0 ? `; brokers: ${brokers.join(' ')}` : ''}`,
+)

@@ -1,6 +1,6 @@
-import { defineConfig } from 'vitest/config'
+import type { ViteUserConfig } from 'vitest/config'
 
-export default defineConfig({
+const config: ViteUserConfig = {
   root: new URL('..', import.meta.url).pathname,
   resolve: { conditions: ['idemq-source'] },
   ssr: { resolve: { conditions: ['idemq-source'], externalConditions: ['idemq-source'] } },
@@ -13,4 +13,6 @@ export default defineConfig({
     hookTimeout: 60_000,
     reporters: ['default'],
   },
-})
+}
+
+export default config

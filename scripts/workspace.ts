@@ -12,7 +12,8 @@ export interface WorkspacePackage {
   readonly manifest: {
     readonly name: string
     readonly private?: boolean
-    readonly idemq?: { readonly schemes: readonly string[] }
+    /** `example`: a URL that opens without reaching any server. */
+    readonly idemq?: { readonly schemes: readonly string[]; readonly example: string }
     readonly exports?: Record<string, Record<string, string>>
   }
 }

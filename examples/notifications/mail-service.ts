@@ -3,6 +3,8 @@
  * message, as some mail services do, and accepts a message once per key. One that takes no key may get a message twice
  * when a worker dies between sending it and recording that it was sent.
  */
+import { mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 
 export interface Message {
@@ -19,8 +21,9 @@ export interface MailService {
   close(): void
 }
 
-/** Opens or creates the file at `path`. Several processes may have it open. */
+/** Opens or creates the file at `path`, its directory too. Several processes may have it open. */
 export function openMailService(path: string): MailService {
+  mkdirSync(dirname(path), { recursive: true })
   const db = new DatabaseSync(path, { timeout: 10_000 })
   db.exec(`
     PRAGMA journal_mode = WAL;

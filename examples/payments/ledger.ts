@@ -3,6 +3,8 @@
  * to every Idempotency-Key. A charge and the answer that tells of it are one commit. Nothing here keeps two charges of
  * one order apart but the key: if a client's keys were wrong, the books would show it.
  */
+import { mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 
 export interface Charge {
@@ -32,8 +34,9 @@ export interface Ledger {
   close(): void
 }
 
-/** Opens or creates the books at `path`. */
+/** Opens or creates the books at `path`, its directory too. */
 export function openLedger(path: string): Ledger {
+  mkdirSync(dirname(path), { recursive: true })
   const db = new DatabaseSync(path)
   db.exec(`
     PRAGMA journal_mode = WAL;

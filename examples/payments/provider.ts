@@ -7,10 +7,8 @@
  * Run: node --conditions=idemq-source payments/provider.ts [--ledger file] [--port n] [--seed n] [--bad-day]
  */
 import { createHash } from 'node:crypto'
-import { mkdirSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
@@ -18,7 +16,7 @@ import { type Behaviour, badDay, conductOf, wellBehaved } from './behaviour.ts'
 import { type Ledger, openLedger } from './ledger.ts'
 
 export interface ProviderOptions {
-  /** File of the ledger, or ':memory:'. */
+  /** File of the ledger. */
   readonly ledgerPath: string
   /** @default wellBehaved */
   readonly behaviour?: Behaviour
@@ -221,7 +219,6 @@ if (import.meta.main) {
       'bad-day': { type: 'boolean', default: false },
     },
   })
-  mkdirSync(dirname(values.ledger), { recursive: true })
   const provider = await startProvider({
     ledgerPath: values.ledger,
     port: Number(values.port),

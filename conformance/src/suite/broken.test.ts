@@ -4,7 +4,8 @@ import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Driver, type InboxStore, systemClock } from '@idemq/core'
+import { DatabaseSync } from 'node:sqlite'
+import { type Driver, type InboxStore, type SqlTransaction, systemClock } from '@idemq/core'
 import { memory, openUrl } from '@idemq/memory'
 import { sqliteInbox } from '@idemq/sqlite'
 import { afterAll, describe, it } from 'vitest'
@@ -22,7 +23,7 @@ const scale = { leaseMs: 200, delayMs: 80, toleranceMs: 1_000, eventuallyMs: 2_0
 /** Named memories live as long as the process, so each broker has a name of its own. */
 function driverCases(wrap: (driver: Driver) => Driver): Recorded[] {
   const url = new URL(`memory:${randomUUID()}`)
-  const { capabilities } = memory({ maxBodyBytes: 256 * 1024 }).driver
+  const { capabilities } = memory().driver
   return record((runner) =>
     driverSuite(runner, {
       name: 'wrapped memory',
@@ -85,6 +86,39 @@ describe('the inbox suite', () => {
   })
   for (const { fault, caughtBy, make } of wrongInboxes) {
     it(`fails an inbox where ${fault}`, () => expectCaught(inboxCases(make()), caughtBy))
+  }
+})
+
+describe('the inbox suite on transactions', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'idemq-broken-'))
+  const path = join(directory, 'inbox.db')
+  const effects = new DatabaseSync(path)
+  effects.exec('PRAGMA busy_timeout = 1000; CREATE TABLE effect (id TEXT)')
+  afterAll(async () => {
+    effects.close()
+    await rm(directory, { recursive: true })
+  })
+  const casesOf = (wrap: (store: InboxStore<SqlTransaction>) => InboxStore<SqlTransaction>): Recorded[] =>
+    record((runner) =>
+      storeSuite<SqlTransaction>(runner, {
+        name: 'wrapped sqlite',
+        capabilities: sqliteInbox(path).capabilities,
+        createStore: async () => wrap(sqliteInbox(path)),
+        effects: {
+          write: async (tx, id) => void (await tx.query('INSERT INTO effect (id) VALUES ($1)', [id])),
+          async count(id) {
+            const row = effects.prepare('SELECT count(*) AS n FROM effect WHERE id = ?').get(id)
+            return (row as { n: number }).n
+          },
+        },
+        scale,
+      }),
+    )
+  it('passes the right inbox', async () => {
+    none(await failuresOf(casesOf((store) => store)))
+  })
+  for (const { fault, caughtBy, make } of wrongTransactions) {
+    it(`fails an inbox where ${fault}`, () => expectCaught(casesOf(make()), caughtBy))
   }
 })
 

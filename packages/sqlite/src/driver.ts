@@ -204,22 +204,21 @@ function openReceiver(use: Use, queue: Queue, options: OpenOptions, onClose: () 
   async function takeSome(max: number, signal: AbortSignal): Promise<Delivery[]> {
     const database = use.database()
     reserved += max
-    const taking = database.write(`receive from '${queue.name}'`, signal, (): HeldDelivery[] => {
-      if (stopped) return []
-      const holdUntilMs = clock.monotonicMs() + leaseMs
-      return take(database, queue.id, max, clock.now(), leaseMs).map((taken) => ({ ...taken, holdUntilMs }))
-    })
-    const deliveries = await taking
-      .catch((error: unknown) => {
-        // Aborted before it ran: nothing was taken.
-        if (signal.aborted) return []
-        throw error
+    try {
+      const deliveries = await database.write(`receive from '${queue.name}'`, signal, (): HeldDelivery[] => {
+        if (stopped) return []
+        const holdUntilMs = clock.monotonicMs() + leaseMs
+        return take(database, queue.id, max, clock.now(), leaseMs).map((taken) => ({ ...taken, holdUntilMs }))
       })
-      .finally(() => {
-        reserved -= max
-      })
-    for (const delivery of deliveries) held.add(delivery)
-    if (!closed) return deliveries
+      for (const delivery of deliveries) held.add(delivery)
+      if (!closed) return deliveries
+    } catch (error) {
+      // Aborted before it ran: nothing was taken.
+      if (signal.aborted) return []
+      throw error
+    } finally {
+      reserved -= max
+    }
     await giveAllBack()
     return []
   }

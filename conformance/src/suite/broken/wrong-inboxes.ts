@@ -1,12 +1,16 @@
 /** Inboxes that are wrong in one way each, and the case that must catch each. */
-import type { ClaimRef, InboxStore, Token } from '@idemq/core'
+import { randomUUID } from 'node:crypto'
+import type { ClaimEnd, ClaimRef, InboxStore, SqlTransaction, Token } from '@idemq/core'
 
-export interface WrongInbox {
+export interface WrongStore<Tx> {
   readonly fault: string
   readonly caughtBy: string
   /** Called once for a database; its result wraps each connection to it. */
-  readonly make: () => (store: InboxStore) => InboxStore
+  readonly make: () => (store: InboxStore<Tx>) => InboxStore<Tx>
 }
+
+export type WrongInbox = WrongStore<unknown>
+export type WrongTransactions = WrongStore<SqlTransaction>
 
 const rowOf = ({ scope, key }: { readonly scope: string; readonly key: string }): string => `${scope}\n${key}`
 
@@ -205,30 +209,49 @@ export const wrongInboxes: readonly WrongInbox[] = [
 ]
 
 /** Wrong only in transactions; they wrap a store that has them. */
-export const wrongTransactions: readonly WrongInbox[] = [
+export const wrongTransactions: readonly WrongTransactions[] = [
   {
     fault: 'a lost claim is answered as committed',
     caughtBy: 'a claim that was lost rolls the effect back',
     make: () => (store) => ({
       ...store,
-      async transact<T>(...args: Parameters<NonNullable<InboxStore['transact']>>) {
-        const done = await store.transact!(...args)
-        return done.status === 'lost'
-          ? { status: 'committed' as const, value: undefined as T }
-          : { ...done, value: done.value as T }
+      async transact<T>(
+        effect: (tx: SqlTransaction) => Promise<T>,
+        end: (result: T) => ClaimEnd,
+        retentionMs: number,
+        signal: AbortSignal,
+      ) {
+        let value: T | undefined
+        const noting = async (tx: SqlTransaction): Promise<T> => {
+          value = await effect(tx)
+          return value
+        }
+        await store.transact!(noting, end, retentionMs, signal)
+        return { status: 'committed' as const, value: value as T }
       },
     }),
   },
   {
-    fault: 'the end is written before the effect, apart from it',
-    caughtBy: 'an effect that throws is rolled back, its error passed on, and the claim still held',
+    fault: 'the effect and the end are two transactions',
+    caughtBy: 'an effect made twice under one claim is committed once',
     make: () => (store) => ({
       ...store,
-      async transact<T>(...[effect, end, retentionMs, signal]: Parameters<NonNullable<InboxStore['transact']>>) {
-        const [held] = await store.end([end(undefined as T)], retentionMs, signal)
-        if (held === 'lost') return { status: 'lost' as const }
-        const done = await store.transact!(effect, end, retentionMs, signal)
-        return done.status === 'lost' ? done : { ...done, value: done.value as T }
+      async transact<T>(
+        effect: (tx: SqlTransaction) => Promise<T>,
+        end: (result: T) => ClaimEnd,
+        retentionMs: number,
+        signal: AbortSignal,
+      ) {
+        // A claim made only to have a transaction whose end holds.
+        const own = { scope: 'apart', key: randomUUID(), fingerprint: '', jobId: 'apart', replay: 0, attempt: 1 }
+        const [claim] = await store.claim([own], { leaseMs: 60_000, retentionMs }, signal)
+        if (claim?.status !== 'claimed') return { status: 'lost' as const }
+        const ref = { scope: own.scope, key: own.key, token: claim.token }
+        const ownEnd = (): ClaimEnd => ({ ...ref, state: 'completed', floor: 1, free: false })
+        const done = await store.transact!(effect, ownEnd, retentionMs, signal)
+        if (done.status === 'lost') return done
+        const [held] = await store.end([end(done.value)], retentionMs, signal)
+        return held === 'held' ? done : { status: 'lost' as const }
       },
     }),
   },

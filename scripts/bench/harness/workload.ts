@@ -1,0 +1,75 @@
+/** The job that is measured, and the ways to enqueue and work many of it. */
+
+import { z } from '../../../packages/core/node_modules/zod/index.js'
+import { defineJob, type Mq, type WorkerOptions } from '../../../packages/core/src/index.ts'
+import { expectCount } from './measure.ts'
+
+export interface Charge {
+  readonly orderId: string
+  readonly paymentAttempt: number
+  readonly amountCents: number
+}
+
+export const chargeOrder = defineJob('charge-order', {
+  queue: 'bench',
+  payload: z.object({ orderId: z.string(), paymentAttempt: z.number().int(), amountCents: z.number().int() }),
+  idempotencyKey: (charge) => `charge:${charge.orderId}:${charge.paymentAttempt}`,
+})
+
+export const concurrency = 100
+export const enqueueBatch = 1_000
+
+/** Jobs `from` to `from + count`, each with a key of its own; the keys come in no order, as those of orders do. */
+export function charges(from: number, count: number): Charge[] {
+  return Array.from({ length: count }, (_, i) => {
+    const scattered = ((from + i) * 2_654_435_761) % 4_294_967_296
+    return { orderId: `order-${scattered}`, paymentAttempt: 1, amountCents: 100 + ((from + i) % 10_000) }
+  })
+}
+
+/** Enqueues `count` jobs from number `from` on, in batches of {@link enqueueBatch}. */
+export async function enqueueAll(mq: Mq, from: number, count: number): Promise<void> {
+  for (let next = from; next < from + count; next += enqueueBatch) {
+    const results = await mq.enqueueMany(chargeOrder, charges(next, Math.min(enqueueBatch, from + count - next)))
+    const failed = results.find((result) => result.status === 'failed')
+    if (failed) throw failed.error
+  }
+}
+
+/** Rejects when `progress` stays the same for this long: something that waits for it would wait for ever. */
+const stallMs = 30_000
+
+/** A count that goes up to `expected`; `reached` rejects if it stalls. */
+export function countdown(
+  what: string,
+  expected: number,
+): { readonly one: () => void; readonly reached: Promise<void> } {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  let done = 0
+  let seen = -1
+  const watch = setInterval(() => {
+    if (done === seen) reject(new Error(`${what}: stalled at ${done} of ${expected}`))
+    seen = done
+  }, stallMs)
+  const one = (): void => {
+    if (++done === expected) resolve()
+  }
+  return { one, reached: promise.finally(() => clearInterval(watch)) }
+}
+
+/**
+ * Works what is queued with a handler that does nothing but count, and stops.
+ * @throws Error if another number of handlers ran than `jobs`
+ */
+export async function workAll(mq: Mq, jobs: number, options: WorkerOptions = {}): Promise<void> {
+  let ran = 0
+  const { one, reached } = countdown('jobs worked', jobs)
+  const worker = mq.worker({ concurrency, ...options }).handle(chargeOrder, () => {
+    ran++
+    one()
+  })
+  await worker.start()
+  await reached
+  await worker.stop()
+  expectCount('handlers run', ran, jobs)
+}
