@@ -4,8 +4,8 @@
  */
 import { fork } from 'node:child_process'
 
-/** Given a sender, called by a task that has something to say before its result. */
 export type Task<Options, Result> = (options: Options) => Promise<Result>
+export type Tasks = Readonly<Record<string, Task<never, unknown>>>
 
 /**
  * @param file `import.meta.url` of the file that exports the task
@@ -36,13 +36,14 @@ export function inFreshProcess<Options, Result>(
 }
 
 async function runTask(file: string, name: string): Promise<void> {
-  const { tasks } = (await import(file)) as { tasks: Record<string, Task<unknown, unknown>> }
+  const { tasks } = (await import(file)) as { tasks: Tasks }
   const task = tasks[name]
   if (!task) throw new Error(`${file} exports no task '${name}'`)
-  process.once('message', async ({ options }: { options: unknown }) => {
+  process.once('message', async ({ options }: { options: never }) => {
     const result = await task(options)
-    process.send!({ result }, () => process.exit(0))
+    process.send!({ result }, undefined, {}, () => process.exit(0))
   })
 }
 
-if (process.argv[1] === import.meta.filename) await runTask(process.argv[2]!, process.argv[3]!)
+// Not awaited: the task's file imports this one, which must be complete by then.
+if (process.argv[1] === import.meta.filename) void runTask(process.argv[2]!, process.argv[3]!)

@@ -1,7 +1,7 @@
 /** The job that is measured, and the ways to enqueue and work many of it. */
 
 import { z } from '../../../packages/core/node_modules/zod/index.js'
-import { defineJob, type Mq, type WorkerOptions } from '../../../packages/core/src/index.ts'
+import { defineJob, type Job, type Mq, type WorkerOptions } from '../../../packages/core/src/index.ts'
 import { expectCount } from './measure.ts'
 
 export interface Charge {
@@ -10,7 +10,7 @@ export interface Charge {
   readonly amountCents: number
 }
 
-export const chargeOrder = defineJob('charge-order', {
+export const chargeOrder: Job<Charge> = defineJob('charge-order', {
   queue: 'bench',
   payload: z.object({ orderId: z.string(), paymentAttempt: z.number().int(), amountCents: z.number().int() }),
   idempotencyKey: (charge) => `charge:${charge.orderId}:${charge.paymentAttempt}`,
@@ -27,16 +27,25 @@ export function charges(from: number, count: number): Charge[] {
   })
 }
 
-/** Enqueues `count` jobs from number `from` on, in batches of {@link enqueueBatch}. */
-export async function enqueueAll(mq: Mq, from: number, count: number): Promise<void> {
+/** {@link charges} in batches of {@link enqueueBatch}. */
+export function chargeBatches(from: number, count: number): Charge[][] {
+  const batches: Charge[][] = []
   for (let next = from; next < from + count; next += enqueueBatch) {
-    const results = await mq.enqueueMany(chargeOrder, charges(next, Math.min(enqueueBatch, from + count - next)))
+    batches.push(charges(next, Math.min(enqueueBatch, from + count - next)))
+  }
+  return batches
+}
+
+/** Enqueues one batch after the other. Throws what the first refused job says. */
+export async function enqueueAll(mq: Mq, batches: readonly Charge[][]): Promise<void> {
+  for (const batch of batches) {
+    const results = await mq.enqueueMany(chargeOrder, batch)
     const failed = results.find((result) => result.status === 'failed')
     if (failed) throw failed.error
   }
 }
 
-/** Rejects when `progress` stays the same for this long: something that waits for it would wait for ever. */
+/** Without progress for this long, whoever waits would wait for ever. */
 const stallMs = 30_000
 
 /** A count that goes up to `expected`; `reached` rejects if it stalls. */

@@ -1,6 +1,6 @@
 /** Holding: how long a delivery is ours, how it is kept, and what a holder that lost it can still do: nothing. */
 import assert from 'node:assert/strict'
-import type { Settled } from '@idemq/core'
+import type { Delivery, Receiver, Settled } from '@idemq/core'
 import type { CaseGroup } from '../case.ts'
 import { expectCode } from '../refusal.ts'
 import { nowMs, pass } from '../wait.ts'
@@ -9,6 +9,22 @@ import { byLease, type DriverHarness, extends_, freeRelease, noExtend } from './
 
 /** Two clocks that tick in whole milliseconds may differ by this much without anybody being early. */
 const clockRoundingMs = 2
+
+/** Extends every quarter of the lease for `forMs`. True if this process stalled so long that it may have lapsed. */
+async function keepFor(t: DriverBench, holder: Receiver, delivery: Delivery, forMs: number): Promise<boolean> {
+  const untilMs = nowMs() + forMs
+  let askedMs = nowMs()
+  while (nowMs() < untilMs) {
+    await pass(t.scale.leaseMs / 4)
+    const heldUntilMs = delivery.holdUntilMs
+    const answers = statuses(await holder.extend([delivery], t.signal))
+    if (nowMs() - askedMs > t.scale.leaseMs * 0.8) return true
+    askedMs = nowMs()
+    assert.deepEqual(answers, ['settled'])
+    assert.ok(delivery.holdUntilMs >= heldUntilMs, 'extend moved holdUntilMs back')
+  }
+  return false
+}
 
 export const leaseCases: CaseGroup<DriverHarness, DriverBench> = {
   name: 'lease',
@@ -75,22 +91,22 @@ export const leaseCases: CaseGroup<DriverHarness, DriverBench> = {
       async run(t) {
         const { driver, queue } = await t.start()
         const { leaseMs, toleranceMs } = t.scale
-        await t.send(driver, queue, [message({ body: 'kept' })])
         const holder = await t.open(driver, queue, { leaseMs })
         const other = await t.open(await t.driver(), queue)
-        const delivery = await t.takeOne(holder)
-        const quiet = t.expectNothing(other, leaseMs * 2, 'a message whose lease was extended')
-        const keeping = (async () => {
-          const untilMs = nowMs() + leaseMs * 2
-          while (nowMs() < untilMs) {
-            const heldUntilMs = delivery.holdUntilMs
-            assert.deepEqual(statuses(await holder.extend([delivery], t.signal)), ['settled'])
-            assert.ok(delivery.holdUntilMs >= heldUntilMs, 'extend moved holdUntilMs back')
-            await pass(leaseMs / 4)
+        for (let round = 1; ; round++) {
+          await t.send(driver, queue, [message({ body: 'kept' })])
+          const delivery = await t.takeOne(holder)
+          const stalled = await keepFor(t, holder, delivery, leaseMs * 2)
+          const taken = await other.receive(1, 0, t.signal)
+          if (stalled && round < 5) {
+            // This process was too slow to keep the lease: that says nothing about the driver.
+            await t.settle(other, taken.length > 0 ? taken : await t.take(other, 1, leaseMs + toleranceMs))
+            continue
           }
-        })()
-        await Promise.all([quiet, keeping])
-        assert.equal(text(await t.takeOne(other, leaseMs + toleranceMs)), 'kept')
+          assert.deepEqual(taken.map(text), [], 'a message whose lease was extended')
+          assert.equal(text(await t.takeOne(other, leaseMs + toleranceMs)), 'kept')
+          return
+        }
       },
     },
     {

@@ -128,6 +128,7 @@ export const countingCases: CaseGroup<AnyStoreHarness, StoreBench> = {
         const copy = request()
         const first = await t.claimed(store, copy)
         await t.ended(store, first.ref, { state: 'released', floor: 3 })
+        assert.deepEqual(await t.claim(store, copy), { status: 'stale' }, 'the attempt whose successor is stored')
         const third = await t.claimed(store, { ...copy, attempt: 3 })
         await t.ended(store, third.ref, { state: 'released', floor: 1 })
         assert.deepEqual(await t.claim(store, { ...copy, attempt: 1 }), { status: 'stale' })

@@ -90,6 +90,7 @@ export class Admission {
         attempt: envelope.attempt + counted,
       },
       flightKey: `${scope}\0${envelope.idempotency_key}`,
+      claim: undefined,
       suspect: false,
       inCircuit: false,
     }

@@ -162,7 +162,8 @@ export class Claims {
   async #tick(): Promise<void> {
     const { clock, leaseMs, onTrouble } = this.#options
     const nowMs = clock.monotonicMs()
-    const due = [...this.#held].filter((c) => c.renewUntilMs > nowMs && c.heldUntilMs - nowMs < (leaseMs * 3) / 4)
+    for (const claim of this.#held) if (claim.renewUntilMs <= nowMs) this.#held.delete(claim)
+    const due = [...this.#held].filter((claim) => claim.heldUntilMs - nowMs < (leaseMs * 3) / 4)
     try {
       const answers = await Promise.all(due.map((claim) => this.#renewals.add(refOf(claim))))
       due.forEach((claim, i) => {
@@ -174,7 +175,7 @@ export class Claims {
     }
     // A store that cannot be asked decides nothing, but past the lease another worker may have started: stop ours.
     for (const claim of [...this.#held]) {
-      if (claim.heldUntilMs <= clock.monotonicMs() && claim.renewUntilMs > nowMs) this.#lose(claim)
+      if (claim.heldUntilMs <= clock.monotonicMs()) this.#lose(claim)
     }
     this.#cancelTick = this.#held.size > 0 ? this.#scheduleTick() : undefined
   }

@@ -2,6 +2,7 @@ import type { Delivery } from '../driver.ts'
 import type { Envelope } from '../envelope.ts'
 import type { AnyJob } from '../job.ts'
 import type { ClaimRequest } from '../store.ts'
+import type { Claim } from './claims.ts'
 import type { JobContext } from './job-run.ts'
 
 /** A handler as a worker keeps it. */
@@ -20,6 +21,8 @@ export interface Entry {
   readonly request: ClaimRequest
   /** Equal for two deliveries that must not run at once in this process. */
   readonly flightKey: string
+  /** What it holds at the inbox, from the answer on. */
+  claim: Claim | undefined
   /** A start of it was lost in a crash: runs alone. */
   suspect: boolean
   /** Its circuit counts it as running. */

@@ -78,6 +78,8 @@ export class Execution {
     const outcome = await run.invoke((payload) => this.#call(entry, claim, run, payload, onCommit))
 
     this.#running.delete(run)
+    // What follows must keep the claim however long the broker takes; a deaf handler must not.
+    claim.renewUntilMs = outcome.type === 'deaf' ? clock.monotonicMs() : Number.POSITIVE_INFINITY
     const durationMs = clock.monotonicMs() - startedAtMs
     if (lost) {
       endStart('neutral')
@@ -121,7 +123,7 @@ export class Execution {
     durationMs: number,
     endStart: (outcome: StartOutcome) => void,
   ): Promise<Ending> {
-    const { events, clock, random, claims, endings } = this.#options
+    const { events, clock, random, endings } = this.#options
     const { job } = entry.registration
     const error = errorOf(outcome, run, job.name)
     if (run.abortReason?.code === 'ABORTED') {
@@ -129,12 +131,10 @@ export class Execution {
       // A handler that heard the shutdown gives its attempt back; one that did not may still be running: its claim
       // must lapse by itself, or the job would be doubled.
       if (outcome.type !== 'deaf') return endings.comeBack(entry, claim, 0, 'drain')
-      claims.forget(claim)
       return Promise.reject(error)
     }
     if (error instanceof IdemqError && error.code === 'COMMIT_UNKNOWN') {
       endStart('neutral')
-      claims.forget(claim)
       return Promise.reject(error)
     }
     const invalid = outcome.type === 'failure' && outcome.invalid === true

@@ -200,6 +200,8 @@ export class QueueRunner {
     ending.then(
       (end) => this.#landed(entry, end),
       (error) => {
+        // Renewed no longer, the claim lapses and the job can be claimed again when it comes back.
+        if (entry.claim) this.#options.claims.forget(entry.claim)
         this.#abandon(entry.delivery, error)
         this.#landed(entry, { type: 'again', delayMs: longestBusyPauseMs })
       },
@@ -361,6 +363,7 @@ export class QueueRunner {
     const { claims } = this.#options
     if (answer.status === 'claimed') {
       const claim = claims.hold(entry.request, answer, askedAtMs)
+      entry.claim = claim
       if (claim.attempt > entry.registration.job.maxAttempts) {
         this.#endStart(entry, 'neutral')
         return this.#background(entry, this.#endings.bury(entry, claim, 'exhausted'))
