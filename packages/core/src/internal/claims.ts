@@ -40,7 +40,8 @@ export class Claims {
   readonly #renewals: Batcher<ClaimRef, Held>
   readonly #ends: Batcher<ClaimEnd, Held>
   readonly #records: Batcher<StepRecord, Held>
-  #cancelTick: (() => void) | undefined
+  /** A tick is scheduled or under way. */
+  #ticking = false
 
   constructor(options: ClaimsOptions) {
     this.#options = options
@@ -73,7 +74,7 @@ export class Claims {
       renewUntilMs: Number.POSITIVE_INFINITY,
     }
     this.#held.add(claim)
-    this.#cancelTick ??= this.#scheduleTick()
+    this.#scheduleTick()
     return claim
   }
 
@@ -144,9 +145,6 @@ export class Claims {
   /** Stops renewing: it ended some other way, or is left to lapse. */
   forget(claim: Claim): void {
     this.#held.delete(claim)
-    if (this.#held.size > 0) return
-    this.#cancelTick?.()
-    this.#cancelTick = undefined
   }
 
   #lose(claim: Claim): void {
@@ -155,8 +153,10 @@ export class Claims {
     claim.onLost()
   }
 
-  #scheduleTick(): () => void {
-    return this.#options.clock.schedule(() => void this.#tick(), this.#options.leaseMs / 3)
+  #scheduleTick(): void {
+    if (this.#ticking) return
+    this.#ticking = true
+    this.#options.clock.schedule(() => void this.#tick(), this.#options.leaseMs / 3, true)
   }
 
   async #tick(): Promise<void> {
@@ -177,7 +177,8 @@ export class Claims {
     for (const claim of [...this.#held]) {
       if (claim.heldUntilMs <= clock.monotonicMs()) this.#lose(claim)
     }
-    this.#cancelTick = this.#held.size > 0 ? this.#scheduleTick() : undefined
+    this.#ticking = false
+    if (this.#held.size > 0) this.#scheduleTick()
   }
 
   #call<T>(run: (signal: AbortSignal) => Promise<T>): Promise<T> {
