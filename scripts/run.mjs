@@ -6,6 +6,8 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
+/** Not `packageManager` in package.json: pnpm would then want itself in the lockfile, and write it only unasked. */
+const packageManager = 'pnpm@12.21.0'
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const bin = join(root, 'node_modules/.bin')
 const [command = 'help', ...args] = process.argv.slice(2)
@@ -32,7 +34,6 @@ function install() {
     .digest('hex')
   const stamp = join(root, 'node_modules/.idemq-installed')
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return
-  const { packageManager } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const startedAt = Date.now()
   console.log(`installing pinned dependencies with ${packageManager} …`)
   const done = spawnSync('npx', ['--yes', packageManager, 'install', '--frozen-lockfile'], {
