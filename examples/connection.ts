@@ -7,6 +7,7 @@ import {
   type Outbox,
   openStores,
   type Relay,
+  type RelayOptions,
   type SqlTransaction,
 } from '@idemq/core'
 
@@ -17,7 +18,7 @@ export interface Connection {
   /** In the same database as the inbox. @throws IdemqError UNSUPPORTED where there is none */
   outbox(): Outbox<SqlTransaction>
   /** Moves what is in the outbox to the broker. @throws IdemqError UNSUPPORTED where there is none */
-  relay(): Relay
+  relay(options?: RelayOptions): Relay
   /** Ends workers and relays first, then the connections. */
   close(): Promise<void>
 }
@@ -38,7 +39,7 @@ export async function openConnection(env: NodeJS.ProcessEnv = process.env): Prom
     mq,
     inbox: inbox as InboxStore<SqlTransaction>,
     outbox: () => mq.outbox<SqlTransaction>(stores?.outbox),
-    relay: () => mq.relay(stores?.outbox ? { outbox: stores.outbox } : {}),
+    relay: (options = {}) => mq.relay(stores?.outbox ? { ...options, outbox: stores.outbox } : options),
     async close() {
       await mq.close()
       await stores?.inbox?.close()

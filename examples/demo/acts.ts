@@ -42,9 +42,10 @@ export async function work(stage: Stage, seed: number, kills: number): Promise<n
       screen.event(`the provider goes down for ${outageMs / 1_000} s: every call is answered 503`)
       await stage.admin('outage', { durationMs: outageMs })
     }
-    await delay(200 + random() * 900, undefined, { signal })
+    await delay(random() * 500, undefined, { signal })
     await killOne(stage, random)
     killed++
+    await delay(400 + random() * 800, undefined, { signal })
   }
   await untilDone(stage)
   watching.abort()

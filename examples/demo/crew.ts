@@ -28,7 +28,7 @@ export interface Crew {
   /** SIGKILL: no handler runs, nothing is flushed. Resolves when the process is gone and its successor started. */
   kill(number: number): Promise<{ before: Member; successorPid: number }>
   /** Asks everybody to finish what is in hand; resolves when all processes have ended. */
-  stop(): Promise<void>
+  stop(signal: AbortSignal): Promise<void>
 }
 
 interface Place {
@@ -113,17 +113,18 @@ export function createCrew(options: CrewOptions): Crew {
       occupy(place)
       return { before, successorPid: place.child.pid ?? 0 }
     },
-    async stop() {
-      await Promise.all(
+    async stop(signal) {
+      const stopped = Promise.all(
         places.map(async (place) => {
           place.expectedToEnd = true
           if (place.child.exitCode !== null || place.child.signalCode !== null) return
           const gone = once(place.child, 'exit')
           place.child.send('stop')
-          const [code, signal] = await gone
-          if (code !== 0) options.onUnexpectedExit(memberAt(place), signal ?? `exit code ${code}`)
+          const [code, killedBy] = await gone
+          if (code !== 0) options.onUnexpectedExit(memberAt(place), killedBy ?? `exit code ${code}`)
         }),
       )
+      await Promise.race([stopped, rejectOn(signal)])
     },
   }
 }

@@ -21,6 +21,10 @@ const mostBrokenShown = 20
 const { values } = parseArgs({ options: { seed: { type: 'string' }, kills: { type: 'string', default: '24' } } })
 const seed = Number(values.seed ?? Math.floor(Math.random() * 1_000_000))
 const kills = Number(values.kills)
+if (!Number.isInteger(seed) || !Number.isInteger(kills) || kills < 1) {
+  console.error('usage: npm run demo [-- --seed <integer> --kills <integer from 1>]')
+  process.exit(2)
+}
 const screen = openScreen(process.stdout)
 const directory = mkdtempSync(join(tmpdir(), 'idemq-demo-'))
 
@@ -43,8 +47,10 @@ try {
   if (problem) fail(problem)
 } catch (error) {
   screen.endProgress()
-  screen.say(error instanceof Error ? error.stack : String(error))
-  fail(error instanceof Error ? error.message : String(error))
+  // What aborted the demo is the cause of what the abort made fail.
+  const problem = error instanceof Error && error.name === 'AbortError' ? (error.cause ?? error) : error
+  if (problem instanceof Error) screen.say(problem.stack)
+  fail(problem instanceof Error ? problem.message : String(problem))
 }
 process.exit(0)
 

@@ -19,7 +19,7 @@ export function openScreen(out: NodeJS.WriteStream): Screen {
   let lastTenth = -1
 
   const write = (text: string): void => {
-    if (out.isTTY) out.write(`\r\x1b[2K${text}\n${bar}`)
+    if (bar !== '') out.write(`\r\x1b[2K${text}\n${bar}`)
     else out.write(`${text}\n`)
   }
   return {

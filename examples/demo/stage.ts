@@ -1,4 +1,5 @@
 /** Everything the acts of the demo play with. */
+import type { ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -58,9 +59,15 @@ export async function setStage(options: StageOptions): Promise<Stage> {
   await prepareInventory(connection.inbox, stock)
   const mailFile = join(directory, 'mail.db')
   const mail = openMailService(mailFile)
-  const providerUrl = await startProvider(join(directory, 'provider-ledger.db'), seed)
 
   const failure = new AbortController()
+  const { signal } = failure
+  const outOfTime = new Error(`the work was not done within ${options.longestRunMs / 1_000} s`)
+  setTimeout(() => failure.abort(outOfTime), options.longestRunMs).unref()
+
+  const provider = await startProvider(join(directory, 'provider-ledger.db'), seed)
+  provider.child.once('exit', () => failure.abort(new Error('the payment provider ended by itself')))
+  const providerUrl = provider.url
   const told = { duplicates: 0, retries: 0 }
   const bursts = new RetryBursts()
   const sayBurst = (retries: number): void => {
@@ -83,7 +90,6 @@ export async function setStage(options: StageOptions): Promise<Stage> {
     onUnexpectedExit: ({ number, pid }, how) =>
       failure.abort(new Error(`worker ${number} (pid ${pid}) ended by itself: ${how}`)),
   })
-  const signal = AbortSignal.any([failure.signal, AbortSignal.timeout(options.longestRunMs)])
   await crew.start(signal)
 
   return {
@@ -107,7 +113,7 @@ export async function setStage(options: StageOptions): Promise<Stage> {
       return response.status === 204 ? undefined : response.json()
     },
     async leave() {
-      await crew.stop()
+      await crew.stop(signal)
       clearInterval(burstTimer)
       mail.close()
       await connection.close()
@@ -127,10 +133,10 @@ function circuitLine(worker: number, { circuit, state }: Extract<FromWorker, { t
   }
 }
 
-/** Starts the provider as a process of its own; resolves with its URL. */
-async function startProvider(ledgerPath: string, seed: number): Promise<string> {
+/** Starts the provider as a process of its own, on a bad day. */
+async function startProvider(ledgerPath: string, seed: number): Promise<{ url: string; child: ChildProcess }> {
   const file = fileURLToPath(new URL('../payments/provider.ts', import.meta.url))
   const child = forkChild(file, ['--bad-day', '--seed', String(seed), '--ledger', ledgerPath], process.env)
-  for await (const line of createInterface({ input: child.stdout! })) return line
+  for await (const url of createInterface({ input: child.stdout! })) return { url, child }
   throw new Error('the payment provider did not start')
 }

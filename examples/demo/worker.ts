@@ -11,14 +11,15 @@ const { mq, inbox, outbox, relay, close } = await openConnection()
 const mail = openMailService(process.env.DEMO_MAIL_FILE!)
 
 // Short leases, so that what a killed worker held is taken over within seconds: the demo kills one every second.
-const worker = mq.worker({ inbox, concurrency: 16, leaseMs: 3_000, claimLeaseMs: 3_000 })
+const leaseMs = 3_000
+const worker = mq.worker({ inbox, concurrency: 8, leaseMs, claimLeaseMs: leaseMs })
 handleCharges(worker, paymentProvider(process.env.DEMO_PROVIDER_URL!))
 handleReservations(worker, outbox())
 handleNotifications(worker, mail)
 
 const endReport = reportToParent(mq)
 await worker.start()
-await relay().start()
+await relay({ leaseMs }).start()
 process.send!({ type: 'ready' } satisfies FromWorker)
 
 // A parent that goes away without a word takes its workers along.

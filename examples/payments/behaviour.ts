@@ -26,12 +26,12 @@ export const wellBehaved: Behaviour = {
 
 /** A provider on a bad day. */
 export const badDay: Behaviour = {
-  minMs: 40,
-  maxMs: 160,
+  minMs: 60,
+  maxMs: 240,
   slowShare: 0.02,
   slowMs: 1_200,
-  unavailableShare: 0.03,
-  cutShare: 0.04,
+  unavailableShare: 0.02,
+  cutShare: 0.03,
 }
 
 export interface Conduct {

@@ -14,5 +14,5 @@ export const chargeOrder = defineJob('charge-order', {
   idempotencyKey: (charge) => `charge:${charge.orderId}:${charge.paymentAttempt}`,
   timeoutMs: 5_000,
   retry: { maxAttempts: 10, backoff: exponential({ baseMs: 200, maxMs: 5_000 }) },
-  circuit: circuitBreaker({ name: 'payment provider', windowCalls: 20, cooldownMs: 1_000 }),
+  circuit: circuitBreaker({ name: 'payment provider', windowCalls: 20, cooldownMs: 1_500 }),
 })

@@ -5,7 +5,7 @@ import { type FlatMemory, memoryLines, sampleMemory } from './harness/flat-memor
 import { inFreshProcess, type Tasks } from './harness/fresh-process.ts'
 import { type Cost, expectCount, measure, median } from './harness/measure.ts'
 import { below, count, heading, print, rate, us } from './harness/report.ts'
-import { charges, chargeBatches, chargeOrder, concurrency, enqueueAll, workAll } from './harness/workload.ts'
+import { chargeBatches, chargeOrder, charges, concurrency, enqueueAll, workAll } from './harness/workload.ts'
 
 const jobs = 200_000
 const warmupJobs = 50_000
@@ -91,7 +91,9 @@ async function flat(): Promise<FlatMemory> {
 export const tasks: Tasks = { withCore, byHand, flat }
 
 export async function bench(): Promise<void> {
-  heading(`memory · ${count(jobs)} jobs a round, ${rounds} rounds, medians; concurrency ${concurrency}, inbox on, zod payload`)
+  heading(
+    `memory · ${count(jobs)} jobs a round, ${rounds} rounds, medians; concurrency ${concurrency}, inbox on, zod payload`,
+  )
   const core: { enqueued: Cost; worked: Cost }[] = []
   const hand: Cost[] = []
   for (let round = 0; round < rounds; round++) {

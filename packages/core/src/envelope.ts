@@ -91,6 +91,24 @@ export function encodeEnvelope(envelope: Envelope): Uint8Array {
   return Buffer.from(JSON.stringify(envelope))
 }
 
+/** Deeper documents are refused: what one implementation can parse, another one's stack could not write again. */
+export const maxNesting: number = 1_000
+
+/** Whether `json` has more than `maxDepth` brackets open at once. */
+export function nestsDeeper(json: Uint8Array, maxDepth: number): boolean {
+  if (json.byteLength <= 2 * maxDepth) return false
+  let depth = 0
+  let quoted = false
+  for (let i = 0; i < json.byteLength; i++) {
+    const byte = json[i]
+    if (byte === 0x22) quoted = !quoted
+    else if (quoted) i += byte === 0x5c ? 1 : 0
+    else if ((byte === 0x5b || byte === 0x7b) && ++depth > maxDepth) return true
+    else if (byte === 0x5d || byte === 0x7d) depth--
+  }
+  return false
+}
+
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 /**
@@ -98,6 +116,9 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
  * refused for the same reason everywhere, so a dead letter needs no reason beside its bytes.
  */
 export function decodeEnvelope(body: Uint8Array): Envelope {
+  if (nestsDeeper(body, maxNesting)) {
+    throw new IdemqError('INVALID_ENVELOPE', `nested deeper than ${maxNesting} levels`)
+  }
   let document: unknown
   try {
     document = JSON.parse(utf8.decode(body))
@@ -118,9 +139,9 @@ export function decodeEnvelope(body: Uint8Array): Envelope {
 }
 
 function invalidField(e: Record<string, unknown>): string | undefined {
-  if (!isText(e.job_id, 128)) return 'job_id: must be a string of 1 to 128 characters'
-  if (!isText(e.name, 255)) return 'name: must be a string of 1 to 255 characters'
-  if (!isText(e.idempotency_key, 1024)) return 'idempotency_key: must be a string of 1 to 1024 characters'
+  if (!isText(e.job_id, 128)) return `job_id: ${textRule(128)}`
+  if (!isText(e.name, 255)) return `name: ${textRule(255)}`
+  if (!isText(e.idempotency_key, 1024)) return `idempotency_key: ${textRule(1024)}`
   if (!isCount(e.attempt, 1)) return 'attempt: must be an integer from 1'
   if (!isCount(e.replay, 0)) return 'replay: must be an integer from 0'
   if (e.hop !== undefined && !isCount(e.hop, 0)) return 'hop: must be an integer from 0'
@@ -130,7 +151,7 @@ function invalidField(e: Record<string, unknown>): string | undefined {
   if (e.not_before !== undefined && !isTime(e.not_before)) return 'not_before: must be an RFC 3339 time'
   if (e.expires_at !== undefined && !isTime(e.expires_at)) return 'expires_at: must be an RFC 3339 time'
   for (const name of ['ordering_key', 'correlation_id', 'causation_id', 'traceparent', 'tracestate']) {
-    if (e[name] !== undefined && !isText(e[name], 1024)) return `${name}: must be a string of 1 to 1024 characters`
+    if (e[name] !== undefined && !isText(e[name], 1024)) return `${name}: ${textRule(1024)}`
   }
   if (e.headers !== undefined && !isHeaders(e.headers)) return 'headers: must be an object of strings'
   if (e.failures !== undefined && !(Array.isArray(e.failures) && e.failures.every(isFailure))) {
@@ -140,21 +161,35 @@ function invalidField(e: Record<string, unknown>): string | undefined {
   return undefined
 }
 
-function isText(value: unknown, maxLength: number): value is string {
-  return typeof value === 'string' && value.length >= 1 && value.length <= maxLength
+/**
+ * A string of 1 to `maxLength` code points without NUL and lone surrogates: what every store can keep apart and every
+ * language can read.
+ */
+export function isText(value: unknown, maxLength: number): value is string {
+  if (typeof value !== 'string' || value.length < 1) return false
+  // UTF-16 has at most two units for one code point: count only where it matters.
+  const fits = value.length <= maxLength || (value.length <= 2 * maxLength && [...value].length <= maxLength)
+  return fits && value.isWellFormed() && !value.includes('\0')
+}
+
+/** What {@link isText} demands, in words. */
+export function textRule(maxLength: number): string {
+  return `must have 1 to ${maxLength} characters, none of them NUL or half of a surrogate pair`
 }
 
 function isCount(value: unknown, min: number): boolean {
   return Number.isInteger(value) && (value as number) >= min && (value as number) <= 1_000_000_000
 }
 
-const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/
+/** RFC 3339 with the days a month has; `schema/envelope.v1.json` has the same pattern. No leap seconds, no 24:00. */
+const rfc3339 =
+  /^(\d{4}-((0[13578]|1[02])-(0[1-9]|[12]\d|3[01])|(0[469]|11)-(0[1-9]|[12]\d|30)|02-(0[1-9]|1\d|2[0-8]))|(\d\d(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$/
 
 function isTime(value: unknown): boolean {
-  return typeof value === 'string' && rfc3339.test(value) && !Number.isNaN(Date.parse(value))
+  return typeof value === 'string' && rfc3339.test(value)
 }
 
-function isHeaders(value: unknown): boolean {
+export function isHeaders(value: unknown): value is Record<string, string> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
   return Object.values(value).every((v) => typeof v === 'string')
 }

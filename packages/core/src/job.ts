@@ -1,6 +1,6 @@
 /** What a job is: shared by the code that enqueues it and the code that works it. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import { fingerprintOf } from './envelope.ts'
+import { fingerprintOf, isText, textRule } from './envelope.ts'
 import { IdemqError } from './errors.ts'
 import { type Backoff, exponential } from './policy/backoff.ts'
 import { type RetryBudget, retryBudget } from './policy/budget.ts'
@@ -73,7 +73,7 @@ export function defineJob<In, Out>(name: string, options: JobOptions<In, Out>): 
   const refuse = (what: string): never => {
     throw new IdemqError('INVALID_OPTION', `defineJob('${name}'): ${what}`)
   }
-  if (typeof name !== 'string' || name.length < 1 || name.length > 255) refuse('the name must have 1 to 255 characters')
+  if (!isText(name, 255)) refuse(`the name ${textRule(255)}`)
   checkQueueName(options.queue, `defineJob('${name}')`)
   if (typeof options.payload?.['~standard']?.validate !== 'function') refuse('payload must be a Standard Schema')
   if (typeof options.idempotencyKey !== 'function' && options.idempotencyKey !== byJobId) {

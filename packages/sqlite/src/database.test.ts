@@ -243,6 +243,10 @@ describe('prepare', () => {
     expect(databases[3]!.sql('PRAGMA journal_mode').get()).toEqual({ journal_mode: 'wal' })
   })
 
+  it('refuses a place where SQLite keeps no write-ahead log', async () => {
+    await expect(open(':memory:').prepare('create', signal)).rejects.toMatchObject({ code: 'UNSUPPORTED' })
+  })
+
   it('refuses tables of a newer release', async () => {
     const database = await created()
     await database.write('upgrade', signal, () =>

@@ -364,9 +364,13 @@ function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
 }
 
+/** The mode stays with the file, so this changes something only once. */
 function useWal(connection: DatabaseSync): void {
-  const mode = (): string => (connection.prepare('PRAGMA journal_mode').get() as { journal_mode: string }).journal_mode
-  if (mode() !== 'wal') connection.exec('PRAGMA journal_mode = wal')
+  for (const sql of ['PRAGMA journal_mode', 'PRAGMA journal_mode = wal']) {
+    const { journal_mode: mode } = connection.prepare(sql).get() as { journal_mode: string }
+    if (mode === 'wal') return
+  }
+  throw new IdemqError('UNSUPPORTED', 'sqlite: no write-ahead log can be had here; put the file on a local disk')
 }
 
 function mismatch(path: string, version: number, what: string): IdemqError {

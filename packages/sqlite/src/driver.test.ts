@@ -133,6 +133,8 @@ describe('ordering keys', () => {
     await driver.send(queue, [...late, message('free', { delayMs: 6 })], signal)
     await clock.advance(10)
     expect(ids(await receiver.receive(2, 0, signal))).toEqual(['free'])
+    // Those behind count as ready: they could run but for the one in flight.
+    expect(await driver.stats(queue, signal)).toMatchObject({ ready: 10, inFlight: 2, oldestReadyAgeMs: 5 })
     await ack(receiver, one)
     expect(ids(await receiver.receive(2, 0, signal))).toEqual(['late 0'])
   })

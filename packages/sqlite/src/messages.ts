@@ -141,27 +141,38 @@ export function extend(database: Database, { id, token }: Fence, nowMs: number, 
   return changes > 0
 }
 
-/** Counts by walking the index: some 30 ms for a million messages. Reads only. */
+/** Counts by walking an index, some 50 ms for a million messages, during which nothing else runs. Reads only. */
 export function stats(database: Database, queue: number, nowMs: number): Omit<QueueStats, 'dead'> {
   const ready = database
-    .sql('SELECT count(*) AS n, min(visible_ms) AS oldestMs FROM idemq_message WHERE queue = ? AND visible_ms <= ?')
-    .get(queue, nowMs) as { n: number; oldestMs: number | null }
-  const behind = database
-    .sql(`SELECT count(*) AS n FROM idemq_message WHERE queue = ? AND visible_ms = ${behindMs}`)
-    .get(queue) as { n: number }
-  const later = `queue = ? AND visible_ms > ? AND visible_ms < ${behindMs}`
-  const delayed = database
-    .sql(`SELECT count(*) AS n, min(visible_ms) AS nextMs FROM idemq_message WHERE ${later} AND token = ${nobody}`)
-    .get(queue, nowMs) as { n: number; nextMs: number | null }
-  const inFlight = database
-    .sql(`SELECT count(*) AS n, min(held_since_ms) AS sinceMs FROM idemq_message WHERE ${later} AND token <> ${nobody}`)
+    .sql('SELECT count(*) AS n, min(visible_ms) AS sinceMs FROM idemq_message WHERE queue = ? AND visible_ms <= ?')
     .get(queue, nowMs) as { n: number; sinceMs: number | null }
+  const behind = database
+    .sql(`SELECT count(*) AS n, min(id) AS first FROM idemq_message WHERE queue = ? AND visible_ms = ${behindMs}`)
+    .get(queue) as { n: number; first: number | null }
+  const firstBehind = database.sql('SELECT due_ms AS dueMs FROM idemq_message WHERE id = ?').get(behind.first) as
+    | { dueMs: number }
+    | undefined
+  const later = database
+    .sql(
+      `SELECT count(*) AS n, count(nullif(token, ${nobody})) AS held,
+         min(iif(token = ${nobody}, visible_ms, NULL)) AS nextDueMs,
+         max(iif(token = ${nobody}, NULL, visible_ms)) AS lastLeaseMs
+       FROM idemq_message WHERE queue = ? AND visible_ms > ? AND visible_ms < ${behindMs}`,
+    )
+    .get(queue, nowMs) as { n: number; held: number; nextDueMs: number | null; lastLeaseMs: number | null }
+  const held = database
+    .sql(
+      `SELECT min(held_since_ms) AS sinceMs FROM idemq_message
+       WHERE queue = ? AND visible_ms > ? AND visible_ms <= ? AND token <> ${nobody}`,
+    )
+    .get(queue, nowMs, later.lastLeaseMs) as { sinceMs: number | null }
+  const readySinceMs = Math.min(ready.sinceMs ?? nowMs, firstBehind?.dueMs ?? nowMs)
   return {
     ready: ready.n + behind.n,
-    delayed: delayed.n,
-    inFlight: inFlight.n,
-    ...(ready.oldestMs !== null && { oldestReadyAgeMs: nowMs - ready.oldestMs }),
-    ...(delayed.nextMs !== null && { nextDueInMs: delayed.nextMs - nowMs }),
-    ...(inFlight.sinceMs !== null && { oldestInFlightAgeMs: Math.max(0, nowMs - inFlight.sinceMs) }),
+    delayed: later.n - later.held,
+    inFlight: later.held,
+    ...(ready.n + behind.n > 0 && { oldestReadyAgeMs: nowMs - readySinceMs }),
+    ...(later.nextDueMs !== null && { nextDueInMs: later.nextDueMs - nowMs }),
+    ...(held.sinceMs !== null && { oldestInFlightAgeMs: Math.max(0, nowMs - held.sinceMs) }),
   }
 }

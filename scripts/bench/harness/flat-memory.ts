@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Mq, WorkerOptions } from '../../../packages/core/src/index.ts'
 import { expectCount } from './measure.ts'
 import { type Line, mib, percent } from './report.ts'
-import { charges, chargeOrder, concurrency, countdown, enqueueBatch } from './workload.ts'
+import { chargeOrder, charges, concurrency, countdown, enqueueBatch } from './workload.ts'
 
 export interface MemorySample {
   /** Share of the jobs that was done, from 0 to 1. */

@@ -1,7 +1,8 @@
-/** The delivery suite: what every driver must do, judged through its contract alone. */
+/** The delivery suite: what every driver must do, and what core makes of it. */
 import type { CaseGroup, Runner } from '../case.ts'
 import { registerCases } from '../case.ts'
 import { resolveScale } from '../wait.ts'
+import { WorkerBench, workerGroups } from '../worker/index.ts'
 import { DriverBench } from './bench.ts'
 import { bodyCases } from './bodies.ts'
 import { deadLetterCases } from './dead-letters.ts'
@@ -38,11 +39,15 @@ export const driverGroups: readonly CaseGroup<DriverHarness, DriverBench>[] = [
 
 /**
  * Registers every case the manifest calls for, each on queues and connections of its own: they may run in any order
- * and at once. Where a capability is false the case that checks the refusal is there instead.
+ * and at once. First the driver through its contract alone, then core's guarantees on it. Where a capability is false
+ * the case that checks the refusal is there instead.
  */
 export function driverSuite(runner: Runner, harness: DriverHarness): void {
+  const limitMs = resolveScale(harness.scale).eventuallyMs * 4
   runner.describe(`${harness.name}: driver`, () => {
-    const limitMs = resolveScale(harness.scale).eventuallyMs * 4
     registerCases(runner, driverGroups, harness, () => new DriverBench(harness), limitMs)
+  })
+  runner.describe(`${harness.name}: worker`, () => {
+    registerCases(runner, workerGroups, harness, () => new WorkerBench(harness), limitMs)
   })
 }

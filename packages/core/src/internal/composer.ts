@@ -2,7 +2,17 @@ import { context, propagation } from '@opentelemetry/api'
 import { v7 as uuidv7 } from 'uuid'
 import type { Clock } from '../clock.ts'
 import type { Driver } from '../driver.ts'
-import { type Envelope, encodeEnvelope, reserveBytes, wireTime } from '../envelope.ts'
+import {
+  type Envelope,
+  encodeEnvelope,
+  isHeaders,
+  isText,
+  maxNesting,
+  nestsDeeper,
+  reserveBytes,
+  textRule,
+  wireTime,
+} from '../envelope.ts'
 import { IdemqError } from '../errors.ts'
 import { type AnyJob, byJobId, validatePayload } from '../job.ts'
 
@@ -52,12 +62,15 @@ export class Composer {
 
   #check(job: AnyJob, options: EnqueueOptions): void {
     const { capabilities, name } = this.#driver
-    const { delayMs = 0, orderingKey, expiresInMs } = options
+    const { delayMs = 0, orderingKey, expiresInMs, headers } = options
     if (!(delayMs >= 0 && delayMs <= longestDelayMs)) {
       throw new IdemqError('INVALID_OPTION', `${job.name}: delayMs is ${delayMs}, must be from 0 to ${longestDelayMs}`)
     }
-    if (expiresInMs !== undefined && !(expiresInMs > delayMs)) {
-      throw new IdemqError('INVALID_OPTION', `${job.name}: expiresInMs is ${expiresInMs}, must be above delayMs`)
+    if (expiresInMs !== undefined && !(expiresInMs > delayMs && expiresInMs <= longestDelayMs)) {
+      throw new IdemqError(
+        'INVALID_OPTION',
+        `${job.name}: expiresInMs is ${expiresInMs}, must be above delayMs and at most ${longestDelayMs}`,
+      )
     }
     if (capabilities.retentionMs !== undefined && delayMs >= capabilities.retentionMs) {
       throw new IdemqError(
@@ -71,9 +84,12 @@ export class Composer {
     for (const field of ['orderingKey', 'jobId', 'correlationId', 'causationId'] as const) {
       const value = options[field]
       const maxLength = field === 'jobId' ? 128 : 1024
-      if (value !== undefined && !(value.length >= 1 && value.length <= maxLength)) {
-        throw new IdemqError('INVALID_OPTION', `${job.name}: ${field} must have 1 to ${maxLength} characters`)
+      if (value !== undefined && !isText(value, maxLength)) {
+        throw new IdemqError('INVALID_OPTION', `${job.name}: ${field} ${textRule(maxLength)}`)
       }
+    }
+    if (headers !== undefined && !isHeaders(headers)) {
+      throw new IdemqError('INVALID_OPTION', `${job.name}: headers must be an object of strings`)
     }
   }
 
@@ -81,8 +97,8 @@ export class Composer {
     const { delayMs = 0, orderingKey, correlationId, causationId, headers, expiresInMs } = options
     const jobId = options.jobId ?? uuidv7()
     const key = job.idempotencyKey === byJobId ? jobId : job.idempotencyKey(valid)
-    if (typeof key !== 'string' || key.length < 1 || key.length > 1024) {
-      throw new IdemqError('INVALID_PAYLOAD', `${job.name}: its idempotency key must have 1 to 1024 characters`)
+    if (!isText(key, 1024)) {
+      throw new IdemqError('INVALID_PAYLOAD', `${job.name}: its idempotency key ${textRule(1024)}`)
     }
     if (payload === undefined || typeof payload === 'function' || typeof payload === 'symbol') {
       throw new IdemqError('INVALID_PAYLOAD', `${job.name}: a payload must be JSON, got ${typeof payload}`)
@@ -118,6 +134,9 @@ export class Composer {
     } catch (cause) {
       if (cause instanceof IdemqError) throw cause
       throw new IdemqError('INVALID_PAYLOAD', `${job.name}: not JSON: ${(cause as Error).message}`, cause)
+    }
+    if (nestsDeeper(body, maxNesting)) {
+      throw new IdemqError('INVALID_PAYLOAD', `${job.name}: nested deeper than ${maxNesting} levels`)
     }
     const limit = capabilities.maxBodyBytes - reserveBytes
     if (body.byteLength > limit) {
