@@ -9,6 +9,7 @@ const checks: [what: string, ok: boolean][] = [
     `types of ${p.name}`,
     run('tsc', ['-p', join(p.directory, 'tsconfig.json')]),
   ]),
+  ['code of the READMEs', run('node', ['scripts/readme.ts'])],
   ['types of scripts', run('tsc', ['-p', 'scripts/tsconfig.json'])],
 ]
 const failed = checks.filter(([, ok]) => !ok).map(([what]) => what)

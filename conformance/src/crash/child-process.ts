@@ -41,13 +41,16 @@ export function startChild(config: ChildConfig): Child {
   })
   let stderr = ''
   let overdue = false
+  let stopping = false
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-keptStderr)
   })
   const exited = new Promise<ChildExit>((resolve, reject) => {
     child.once('error', reject)
     child.once('close', (code, signal) => {
-      resolve({ killed: signal === 'SIGKILL' && !overdue, clean: code === 0, code, stderr })
+      // Told to stop before it could listen, it dies of SIGTERM: it had not begun anything.
+      const clean = code === 0 || (stopping && signal === 'SIGTERM')
+      resolve({ killed: signal === 'SIGKILL' && !overdue, clean, code, stderr })
     })
   })
   return {
@@ -56,6 +59,7 @@ export function startChild(config: ChildConfig): Child {
     kill: () => void child.kill('SIGKILL'),
     resume: () => void child.kill('SIGCONT'),
     async stop(patienceMs = defaultPatienceMs) {
+      stopping = true
       child.kill('SIGTERM')
       const timer = setTimeout(() => {
         overdue = true

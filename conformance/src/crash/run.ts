@@ -54,6 +54,8 @@ export interface Run {
 }
 
 const pollMs = 15
+const countMs = 100
+const countedStates = ['ready', 'delayed', 'inFlight'] as const
 const queue = { name: crashQueue, group: 'default' }
 const never = new AbortController().signal
 
@@ -79,6 +81,7 @@ export async function openRun(options: RunOptions): Promise<Run> {
   const listeners = new Set<(statement: StatedBy) => void>()
   let producing = true
   let underWay = 0
+  const countable = countedStates.every((name) => adapter.driver.capabilities.stats.includes(name))
   const follower = followStatementLog(logPath, (statement) => {
     statements.push(statement)
     oracle.add(statement)
@@ -86,9 +89,15 @@ export async function openRun(options: RunOptions): Promise<Run> {
   })
   const poll = (): void => {
     follower.poll()
-    underWay = oracle.underWay()
+    if (!countable) underWay = oracle.underWay()
   }
   const timer = setInterval(poll, pollMs)
+  // Where the broker counts, its count decides: a job that it lost must not keep producers waiting for ever.
+  const outboxPending = async (): Promise<number> => (await adapter.outbox?.stats(never))?.pending ?? 0
+  const stats = (): Promise<QueueStats> => adapter.driver.stats(queue, never)
+  const counter = setInterval(async () => {
+    if (countable) underWay = sumOf(await stats()) + (await outboxPending())
+  }, countMs)
   const ledger = await startLedger({
     log,
     mayProduce: () => {
@@ -142,8 +151,8 @@ export async function openRun(options: RunOptions): Promise<Run> {
       producing = next
     },
     poll,
-    stats: () => adapter.driver.stats(queue, never),
-    outboxPending: async () => (await adapter.outbox?.stats(never))?.pending ?? 0,
+    stats,
+    outboxPending,
     async finals() {
       poll()
       return { letters: await readLetters(adapter), rows: await readRows(adapter) }
@@ -152,6 +161,7 @@ export async function openRun(options: RunOptions): Promise<Run> {
       for (const child of children.values()) child.kill()
       await Promise.allSettled([...children.values()].map((child) => child.exited))
       clearInterval(timer)
+      clearInterval(counter)
       follower.close()
       await ledger.close()
       log.close()
@@ -159,6 +169,10 @@ export async function openRun(options: RunOptions): Promise<Run> {
       if (!keep) await rm(directory, { recursive: true, force: true })
     },
   }
+}
+
+function sumOf(stats: QueueStats): number {
+  return countedStates.reduce((sum, name) => sum + (stats[name] ?? 0), 0)
 }
 
 async function readLetters({ driver }: Adapter): Promise<FinalLetter[]> {

@@ -13,7 +13,7 @@ driverSuite(
     name: 'memory',
     capabilities: memory().driver.capabilities,
     createAdapter: () => openUrl(url, { clock: systemClock }),
-    scale: { leaseMs: 200, delayMs: 80 },
+    scale: { leaseMs: 150, delayMs: 50 },
   },
 )
 

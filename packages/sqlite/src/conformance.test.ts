@@ -9,7 +9,7 @@ import { sqlite, sqliteInbox, sqliteOutbox } from './index.ts'
 const directory = await mkdtemp(join(tmpdir(), 'idemq-conformance-'))
 afterAll(() => rm(directory, { recursive: true }))
 const path = join(directory, 'jobs.db')
-const scale = { leaseMs: 400, delayMs: 100 }
+const scale = { leaseMs: 300, delayMs: 80 }
 
 driverSuite(
   { describe, it },

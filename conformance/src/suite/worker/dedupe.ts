@@ -1,6 +1,6 @@
 /** Duplicates: of an action, of a delivery, in a row and at once. The effect happens once. */
 import assert from 'node:assert/strict'
-import { byJobId, type InboxStore, type Receiver, type Settled } from '@idemq/core'
+import { byJobId, type Driver, type InboxStore, type Settled } from '@idemq/core'
 import type { CaseGroup } from '../case.ts'
 import { byLease, type DriverHarness } from '../driver/harness.ts'
 import { payload, type WorkerBench, withChanges } from './bench.ts'
@@ -18,11 +18,20 @@ function losesOneRenewal(lose: () => boolean): (inbox: InboxStore) => InboxStore
     })
 }
 
-/** A receiver whose first acks get lost on the way to the broker. */
-function losesFirstAck(receiver: Receiver, lost: () => boolean): Receiver {
-  return withChanges(receiver, {
-    settle: async (batch, signal): Promise<Settled[]> =>
-      lost() ? batch.map(() => ({ status: 'unknown' })) : receiver.settle(batch, signal),
+/** A driver whose first settlement gets lost on the way to the broker. */
+function losesFirstAck(driver: Driver): Driver {
+  let lost = false
+  return withChanges(driver, {
+    async open(...args) {
+      const receiver = await driver.open(...args)
+      return withChanges(receiver, {
+        async settle(batch, signal): Promise<Settled[]> {
+          if (lost) return receiver.settle(batch, signal)
+          lost = true
+          return batch.map(() => ({ status: 'unknown' }))
+        },
+      })
+    },
   })
 }
 
@@ -95,15 +104,13 @@ export const dedupeCases: CaseGroup<DriverHarness, WorkerBench> = {
         const worker = client.worker()
         worker.handle(job, () => void runs++)
         await worker.start()
+        // While the first is not settled a repeat changes nothing at the broker: it may take more than one.
         await t.until(
-          'the job to succeed',
-          () => client.seen('succeeded').length,
-          (count) => count === 1,
-        )
-        await client.mq.enqueue(job, sent, { jobId })
-        await t.until(
-          'the repeat to be deduplicated',
-          () => client.seen('deduplicated').length,
+          'a repeat to be deduplicated',
+          async () => {
+            await client.mq.enqueue(job, sent, { jobId })
+            return client.seen('deduplicated').length
+          },
           (count) => count > 0,
         )
         assert.equal(runs, 1)
@@ -136,25 +143,13 @@ export const dedupeCases: CaseGroup<DriverHarness, WorkerBench> = {
       name: 'a job whose ack was lost is delivered again and not run again',
       gates: [byLease],
       async run(t) {
-        let acksLost = true
-        const client = await t.client({
-          driver: (driver) =>
-            withChanges(driver, {
-              open: async (...args) => losesFirstAck(await driver.open(...args), () => acksLost),
-            }),
-        })
+        const client = await t.client({ driver: losesFirstAck })
         const job = t.job()
         await client.mq.enqueue(job, payload())
         let runs = 0
         const worker = client.worker({ leaseMs: t.scale.leaseMs })
         worker.handle(job, () => void runs++)
         await worker.start()
-        await t.until(
-          'the job to succeed',
-          () => client.seen('succeeded').length,
-          (count) => count === 1,
-        )
-        acksLost = false
         await t.until(
           'the redelivery to be deduplicated',
           () => client.seen('deduplicated').length,
