@@ -37,14 +37,14 @@ async function shop(behaviour: Behaviour) {
   }
   return {
     mq: broker.mq,
-    idle: () => untilIdle(broker.mq, [chargeOrder.queue], { signal: AbortSignal.timeout(30_000) }),
+    idle: () => untilIdle(broker.mq, [chargeOrder.queue], { signal: AbortSignal.timeout(50_000) }),
     charges: async () => (await (await fetch(`${provider.url}/admin/charges`)).json()) as Charge[],
     admin: (path: string) => fetch(`${provider.url}/admin/${path}`, { method: 'POST' }),
   }
 }
 
 test('each order is charged once: double clicks, cut lines, a slow and a busy provider', async () => {
-  const { mq, idle, charges } = await shop({ ...wellBehaved, maxMs: 30, cutShare: 0.3, unavailableShare: 0.1 })
+  const { mq, idle, charges } = await shop({ ...wellBehaved, maxMs: 30, cutShare: 0.2, unavailableShare: 0.05 })
   const orders = Array.from({ length: 60 }, (_, n) => order(n))
   const clicks = [...orders, ...orders.slice(0, 20), ...orders.slice(0, 5)]
   for (const result of await enqueueCharges(mq, clicks)) expect(result.status).toBe('stored')

@@ -101,6 +101,8 @@ async function campaign(run: Run, options: CampaignOptions, control: Control | u
       if (isOver()) over.abort()
     }
   }
+  // One child that ends by itself leaves its compiled code to all that follow; the killed cannot.
+  await run.start('operator', { once: true }).exited
   const wanted = control?.aim.some(({ kind }) => kind === 'freeze') ? frozenStaff : staff
   const present = roles.filter((role) => role !== 'relay' || run.adapter.outbox)
   await Promise.all(present.flatMap((role) => Array.from({ length: wanted[role] }, () => keepAlive(role))))
@@ -136,8 +138,12 @@ async function execute(run: Run, child: Child, plan: Plan, over: AbortSignal): P
   const timers = new Set<NodeJS.Timeout>()
   const later = (delayMs: number, act: () => void): void => void timers.add(setTimeout(act, delayMs))
   let unsubscribe = (): void => {}
-  if (plan.kind === 'instant') {
+  if (plan.kind === 'instant' && plan.from === 'start') {
     later(plan.afterMs, child.kill)
+  } else if (plan.kind === 'instant') {
+    unsubscribe = run.onStatement(({ type, by }) => {
+      if (type === 'ready' && by === child.config.name) later(plan.afterMs, child.kill)
+    })
   } else if (plan.kind === 'freeze') {
     later(aimPatienceMs, child.kill)
     unsubscribe = run.onStatement(({ type, by }) => {

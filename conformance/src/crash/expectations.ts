@@ -55,7 +55,7 @@ export const expectations: Readonly<Record<CrashPoint, Expectation>> = {
   },
   'worker.after_dead_copy': {
     leaves: 'a dead letter and the original, the claim still held',
-    follows: 'the original ends as the same dead letter, or uses no start beyond maxAttempts',
+    follows: 'the original comes back; with attempts left it fails again into the same dead letter, else none is used',
   },
   'worker.after_fail': {
     leaves: 'a dead letter and the original, the claim failed',

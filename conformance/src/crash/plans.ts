@@ -23,10 +23,16 @@ export type Plan =
   | { readonly kind: 'point'; readonly point: CrashPoint; readonly hit: number }
   /** At the `hit`-th time it reaches an edge. */
   | { readonly kind: 'edge'; readonly edge: Edge; readonly hit: number }
-  /** From outside, `afterMs` after it was started, wherever that finds it. */
-  | { readonly kind: 'instant'; readonly afterMs: number }
+  /** From outside, `afterMs` after it was started or said that it was ready, wherever that finds it. */
+  | Instant
   /** Stopped at a point until its leases are over, continued, and killed `afterMs` later. */
   | { readonly kind: 'freeze'; readonly point: CrashPoint; readonly hit: number; readonly afterMs: number }
+
+export interface Instant {
+  readonly kind: 'instant'
+  readonly from: 'start' | 'ready'
+  readonly afterMs: number
+}
 
 /** The process that reaches each point. */
 export const roleOfPoint: Readonly<Record<CrashPoint, Role>> = {
@@ -158,13 +164,19 @@ function fill(template: AimTemplate, random: Random): PlannedDeath {
     case 'edge':
       return { role, plan: { kind: 'edge', edge: template.edge, hit: hit(template.hits ?? [1, 3]) } }
     case 'instant':
-      return { role, plan: { kind: 'instant', afterMs: random.integer(120, 700) } }
+      return { role, plan: randomInstant(random) }
     case 'freeze':
       return {
         role,
         plan: { kind: 'freeze', point: template.point, hit: hit([1, 3]), afterMs: random.integer(200, 600) },
       }
   }
+}
+
+/** One in ten dies while it starts, the others at work. */
+export function randomInstant(random: Random): Instant {
+  const from = random.next() < 0.1 ? 'start' : 'ready'
+  return { kind: 'instant', from, afterMs: random.integer(0, from === 'start' ? 200 : 500) }
 }
 
 function byRole(deaths: readonly PlannedDeath[]): Plans {

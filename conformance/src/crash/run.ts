@@ -100,11 +100,11 @@ export async function openRun(options: RunOptions): Promise<Run> {
   }, countMs)
   const ledger = await startLedger({
     log,
-    mayProduce: () => {
-      const room = producing ? maxUnderWay - underWay : 0
-      // What is handed out now is under way long before the log says so.
-      underWay += Math.max(0, room)
-      return room
+    mayProduce: (want) => {
+      const count = producing ? Math.max(0, Math.min(want, maxUnderWay - underWay)) : 0
+      // Until the next count: what is handed out now is not in the broker yet.
+      underWay += count
+      return count
     },
   })
   const children = new Map<string, Child>()
@@ -123,7 +123,7 @@ export async function openRun(options: RunOptions): Promise<Run> {
     },
     start(role, overrides = {}) {
       const name = `${role}-${++started}`
-      const child = startChild({
+      const config: ChildConfig = {
         name,
         role,
         url,
@@ -132,14 +132,16 @@ export async function openRun(options: RunOptions): Promise<Run> {
         ledgerPort: ledger.port,
         seed,
         mix: transactional ? mix : { ...mix, reserve: 0 },
-        lethal: overrides.plan !== undefined,
+        // What is aimed at a point must get there.
+        lethal: overrides.plan !== undefined && overrides.plan.kind !== 'point',
         ...(control !== undefined && { control }),
         leaseMs,
         claimLeaseMs,
         concurrency: 6,
         prefetch: 12,
         ...overrides,
-      })
+      }
+      const child = startChild(config, join(directory, 'compile-cache'))
       children.set(name, child)
       child.exited.then(
         () => children.delete(name),

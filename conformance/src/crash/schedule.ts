@@ -1,7 +1,6 @@
 /** Hands the plans of a campaign out and counts what became of them. */
 import type { CrashPoint } from '@idemq/core'
-import type { Plan, Plans, Role } from './plans.ts'
-import { roles } from './plans.ts'
+import { type Plan, type Plans, type Role, randomInstant, roles } from './plans.ts'
 import { seededRandom } from './random.ts'
 
 export interface Schedule {
@@ -40,7 +39,7 @@ export function createSchedule(plans: Plans, kills: number, seed: number): Sched
       // No room for chance while what must be hit would fill the rest.
       while (plan && !isAimed(plan) && done + lethal + aimed() >= kills) plan = list.shift()
       if (!plan && roles.every((any) => waiting[any].length === 0) && done + lethal < kills) {
-        plan = { kind: 'instant', afterMs: random.integer(120, 700) }
+        plan = randomInstant(random)
       }
       if (plan) lethal++
       return plan

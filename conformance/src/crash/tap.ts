@@ -36,7 +36,7 @@ export interface TapOptions {
 }
 
 export function tapAdapter(options: TapOptions): Tap {
-  const tokens = new Map<string, string>()
+  const tokens = new Map<string, Held>()
   const { driver, inbox, outbox } = options.adapter
   return {
     adapter: {
@@ -44,8 +44,14 @@ export function tapAdapter(options: TapOptions): Tap {
       ...(inbox && { inbox: tapInbox(inbox, options, tokens) }),
       ...(outbox && { outbox: tapOutbox(outbox, options) }),
     },
-    tokenOf: (scope, key) => tokens.get(slot(scope, key)) ?? '',
+    tokenOf: (scope, key) => tokens.get(slot(scope, key))?.token ?? '',
   }
+}
+
+/** What this process was last granted on a key. */
+interface Held {
+  readonly token: string
+  readonly jobId: string
 }
 
 function slot(scope: string, key: string): string {
@@ -127,11 +133,12 @@ function tapReceiver(
   }
 }
 
-function tapInbox(inbox: InboxStore, options: TapOptions, tokens: Map<string, string>): InboxStore {
+function tapInbox(inbox: InboxStore, options: TapOptions, tokens: Map<string, Held>): InboxStore {
   const { log, name, onEdge } = options
   let calls = 0
   const nextCall = (): string => `${name}#${++calls}`
-  const keysOf = (batch: readonly ClaimRef[]): string[] => batch.map(({ key }) => key)
+  const jobIdsOf = (batch: readonly ClaimRef[]): string[] =>
+    batch.map(({ scope, key }) => tokens.get(slot(scope, key))?.jobId ?? 'unknown')
   return {
     ...bound(inbox),
     async claim(batch, times, signal) {
@@ -146,7 +153,7 @@ function tapInbox(inbox: InboxStore, options: TapOptions, tokens: Map<string, st
       const stated = answers.map((answer, i) => {
         if (answer.status !== 'claimed') return { status: answer.status }
         const { scope, key } = batch[i]!
-        tokens.set(slot(scope, key), String(answer.token))
+        tokens.set(slot(scope, key), { token: String(answer.token), jobId: batch[i]!.jobId })
         return { status: answer.status, token: String(answer.token), attempt: answer.attempt }
       })
       log.write({ type: 'claimed', call, answers: stated })
@@ -161,7 +168,7 @@ function tapInbox(inbox: InboxStore, options: TapOptions, tokens: Map<string, st
     },
     async end(batch, retentionMs, signal) {
       const call = nextCall()
-      onEdge('end.before', keysOf(batch))
+      onEdge('end.before', jobIdsOf(batch))
       log.write({ type: 'ending', call, ends: batch.map(statedEnd) })
       const held = await inbox.end(batch, retentionMs, signal)
       log.write({ type: 'ended', call, held: held.map((answer) => answer === 'held') })
@@ -177,7 +184,7 @@ function tapInbox(inbox: InboxStore, options: TapOptions, tokens: Map<string, st
         const call = nextCall()
         const stateEnd = (result: T): ClaimEnd => {
           const ending = end(result)
-          onEdge('transact.before_end', [ending.key])
+          onEdge('transact.before_end', jobIdsOf([ending]))
           log.write({ type: 'ending', call, ends: [statedEnd(ending)] })
           return ending
         }

@@ -37,8 +37,8 @@ export interface Ledger {
 
 export interface LedgerOptions {
   readonly log: StatementLog
-  /** How many more jobs may be produced now. @default no limit */
-  readonly mayProduce?: () => number
+  /** How many of `want` jobs may be produced now. @default all */
+  readonly mayProduce?: (want: number) => number
 }
 
 export async function startLedger(options: LedgerOptions): Promise<Ledger> {
@@ -68,7 +68,7 @@ export async function startLedger(options: LedgerOptions): Promise<Ledger> {
       visits.set(call.key, (visits.get(call.key) ?? 0) + 1)
       answer({ visits: visits.get(call.key)! })
     } else if (call.op === 'reserve') {
-      const count = Math.max(0, Math.min(call.want, options.mayProduce?.() ?? call.want))
+      const count = options.mayProduce?.(call.want) ?? call.want
       answer({ from: nextNumber, count })
       nextNumber += count
     } else {

@@ -88,7 +88,8 @@ interface JobState {
   readonly stated: StatedJob
   confirmed: boolean
   seen: boolean
-  lastStartLine: number
+  /** Line of the last start, by replay. */
+  readonly starts: Map<number, number>
   /** A dead letter was stored for it at some time. */
   deadStored: boolean
 }
@@ -203,7 +204,7 @@ export function createOracle(): Oracle {
   const started = (by: string, start: Extract<StatedBy, { type: 'started' }>): void => {
     const { scope, key, jobId, token, startId } = start
     const job = see(jobId, 'a start')
-    if (job) job.lastStartLine = line
+    if (job) job.starts.set(start.replay, line)
     const state = keyState(start)
     const grant = state.grants.get(`${by} ${token}`)
     if (!grant) {
@@ -305,7 +306,7 @@ export function createOracle(): Oracle {
           stated: statement,
           confirmed: false,
           seen: false,
-          lastStartLine: 0,
+          starts: new Map(),
           deadStored: false,
         })
         break
@@ -475,7 +476,7 @@ export function createOracle(): Oracle {
       where,
       kills,
       jobs: hands.length,
-      startedAgain: hands.filter(({ job, line: diedLine }) => job.lastStartLine > diedLine).length,
+      startedAgain: hands.filter(({ job, line: diedLine }) => startedAfter(job, diedLine)).length,
       completed: hands.filter(({ job }) => isDone(job)).length,
       dead: hands.filter(({ job, jobId }) => !isDone(job) && deadJobs.has(jobId)).length,
       absent: hands.filter(({ job, jobId }) => !job.confirmed && !isDone(job) && !deadJobs.has(jobId)).length,
@@ -491,6 +492,13 @@ export function createOracle(): Oracle {
   }
 
   return { add, underWay, judge }
+}
+
+/** True if a start of the replay that was under way at `line`, or of an earlier one, came after it. */
+function startedAfter({ starts }: JobState, line: number): boolean {
+  const replays = [...starts].filter(([, last]) => last <= line).map(([replay]) => replay)
+  const underWay = Math.max(0, ...replays)
+  return [...starts].some(([replay, last]) => replay <= underWay && last > line)
 }
 
 /** True if `claim` is of a copy below the floor of the last end, and nobody else can have claimed in between. */

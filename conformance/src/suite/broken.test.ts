@@ -5,12 +5,14 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { type Driver, type InboxStore, type SqlTransaction, systemClock } from '@idemq/core'
+import { type Adapter, type Driver, type InboxStore, type SqlTransaction, systemClock } from '@idemq/core'
 import { memory, openUrl } from '@idemq/memory'
 import { sqliteInbox } from '@idemq/sqlite'
 import { afterAll, describe, it } from 'vitest'
 import { memoryOutbox } from './broken/memory-outbox.ts'
+import { poorCapabilities, poorDriver } from './broken/poor-driver.ts'
 import { failuresOf, type Recorded, record } from './broken/recording-runner.ts'
+import { weakenedDrivers, wrongAdapters } from './broken/wrong-adapters.ts'
 import { wrongDrivers } from './broken/wrong-drivers.ts'
 import { wrongInboxes, wrongTransactions } from './broken/wrong-inboxes.ts'
 import { wrongOutboxes } from './broken/wrong-outboxes.ts'
@@ -20,22 +22,27 @@ import { outboxSuite } from './outbox/index.ts'
 
 const scale = { leaseMs: 200, delayMs: 80, toleranceMs: 1_000, eventuallyMs: 2_000 }
 
+const same = <T>(whole: T): T => whole
+const rich = memory().driver.capabilities
+
 /** Named memories live as long as the process, so each broker has a name of its own. */
-function driverCases(wrap: (driver: Driver) => Driver): Recorded[] {
+function adapterCases(wrap: (adapter: Adapter) => Adapter, capabilities = rich): Recorded[] {
   const url = new URL(`memory:${randomUUID()}`)
-  const { capabilities } = memory().driver
   return record((runner) =>
     driverSuite(runner, {
       name: 'wrapped memory',
       capabilities,
-      async createAdapter() {
-        const adapter = await openUrl(url, { clock: systemClock })
-        return { ...adapter, driver: wrap(adapter.driver) }
-      },
+      createAdapter: async () => wrap(await openUrl(url, { clock: systemClock })),
       scale,
     }),
   )
 }
+
+const driverCases = (wrap: (driver: Driver) => Driver): Recorded[] =>
+  adapterCases((adapter) => ({ ...adapter, driver: wrap(adapter.driver) }))
+
+const poorCases = (wrap: (driver: Driver) => Driver): Recorded[] =>
+  adapterCases((adapter) => ({ ...adapter, driver: wrap(poorDriver(adapter.driver)) }), poorCapabilities(rich))
 
 function inboxCases(wrap: (store: InboxStore) => InboxStore): Recorded[] {
   const url = new URL(`memory:${randomUUID()}`)
@@ -73,16 +80,26 @@ const none = (failures: readonly { name: string; error: unknown }[]): void =>
 
 describe('the driver suite', () => {
   it('passes the right driver', async () => {
-    none(await failuresOf(driverCases((driver) => driver)))
+    none(await failuresOf(driverCases(same)))
   })
   for (const { fault, caughtBy, make } of wrongDrivers) {
     it(`fails a driver where ${fault}`, () => expectCaught(driverCases(make()), caughtBy))
+  }
+  it('passes a right driver that can do little', async () => {
+    none(await failuresOf(poorCases(same)))
+  })
+  for (const { fault, caughtBy, make } of weakenedDrivers) {
+    it(`fails a driver where ${fault}`, () => expectCaught(poorCases(make()), caughtBy))
+  }
+  for (const { fault, caughtBy, driver = same, inbox = same } of wrongAdapters) {
+    const wrap = (adapter: Adapter): Adapter => ({ driver: driver(adapter.driver), inbox: inbox(adapter.inbox!) })
+    it(`fails an adapter where ${fault}`, () => expectCaught(adapterCases(wrap), caughtBy))
   }
 })
 
 describe('the inbox suite', () => {
   it('passes the right inbox', async () => {
-    none(await failuresOf(inboxCases((store) => store)))
+    none(await failuresOf(inboxCases(same)))
   })
   for (const { fault, caughtBy, make } of wrongInboxes) {
     it(`fails an inbox where ${fault}`, () => expectCaught(inboxCases(make()), caughtBy))
@@ -115,7 +132,7 @@ describe('the inbox suite on transactions', async () => {
       }),
     )
   it('passes the right inbox', async () => {
-    none(await failuresOf(casesOf((store) => store)))
+    none(await failuresOf(casesOf(same)))
   })
   for (const { fault, caughtBy, make } of wrongTransactions) {
     it(`fails an inbox where ${fault}`, () => expectCaught(casesOf(make()), caughtBy))

@@ -251,17 +251,18 @@ export class Mq {
   }
 
   /** Declares a queue once; a failure is tried again by the next call. */
-  #declare(queue: string, group = 'default'): Promise<void> {
+  #declare(name: string, group?: string): Promise<void> {
     this.#assertOpen()
-    const key = `${queue}\0${group}`
+    const target = group === undefined ? { name } : { name, group }
+    const key = `${name}\0${group ?? ''}`
     const known = this.#declared.get(key)
     if (known) return known
     const { clock, sendTimeoutMs, declare } = this.#options
     const signal = AbortSignal.timeout(sendTimeoutMs)
-    const declaring = persist(() => this.driver.declare({ name: queue, group }, declare, signal), {
+    const declaring = persist(() => this.driver.declare(target, declare, signal), {
       clock,
       deadlineMs: clock.monotonicMs() + sendTimeoutMs,
-      operation: `declare queue '${queue}' on ${this.driver.name}`,
+      operation: `declare queue '${name}' on ${this.driver.name}`,
       signal,
     })
     this.#declared.set(key, declaring)

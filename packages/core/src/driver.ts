@@ -153,10 +153,11 @@ export interface Driver {
   readonly capabilities: Capabilities
   readonly codec?: Codec
   /**
-   * Idempotent. 'create' makes what is missing; 'check' never creates.
+   * Idempotent. 'create' makes what is missing; 'check' never creates. Without `group` it is the queue that must be
+   * there, as a producer needs it; with `group` also what that group of consumers needs.
    * @throws IdemqError QUEUE_MISSING, QUEUE_MISMATCH (names the setting), UNAUTHORIZED
    */
-  declare(queue: QueueRef, mode: 'create' | 'check', signal: AbortSignal): Promise<void>
+  declare(target: Target, mode: 'create' | 'check', signal: AbortSignal): Promise<void>
   /** Answers in the order of `batch`, each confirmed by the broker. */
   send(target: Target, batch: readonly Outgoing[], signal: AbortSignal): Promise<Sent[]>
   /** Stores dead letters of `queue`, confirmed, idempotent by copyId; bodies may be raw bytes of any kind. */
@@ -165,7 +166,8 @@ export interface Driver {
   stats(queue: QueueRef, signal: AbortSignal): Promise<QueueStats>
   /**
    * Shows the dead letters of `queue`, oldest first, each at most once. 'keep' leaves one as it was however often it is
-   * looked at; 'remove' deletes it after the visit resolved; 'stop' keeps it and ends. `complete`: the end was reached.
+   * looked at; 'remove' deletes it after the visit resolved; 'stop' keeps it and ends. `complete`: the end was reached;
+   * an abort ends it after the visit under way, incomplete.
    */
   scanDead(
     queue: QueueRef,
@@ -187,7 +189,7 @@ export interface Receiver {
   settle(batch: readonly Settlement[], signal: AbortSignal): Promise<Settled[]>
   /** Renews the lease of each; `settled` = held, and its `holdUntilMs` is updated. */
   extend(deliveries: readonly Delivery[], signal: AbortSignal): Promise<Settled[]>
-  /** No new deliveries; what only the driver buffered goes back. Settle and extend go on working. */
+  /** No new deliveries (a `receive` answers []); what only the driver buffered goes back. Settle and extend go on. */
   stop(): Promise<void>
   /** Gives everything unsettled up. Idempotent. */
   close(): Promise<void>

@@ -217,6 +217,9 @@ export function timeMs(time: string): number {
   return Date.parse(time)
 }
 
+/** A hundred years: what a wire time and every broker's arithmetic can hold. */
+export const longestDelayMs: number = 100 * 365 * 24 * 3_600_000
+
 /** The wire form of epoch milliseconds. */
 export function wireTime(epochMs: number): string {
   return new Date(epochMs).toISOString()

@@ -71,10 +71,14 @@ export class RetryAfterError extends Error {
   }
 }
 
-/** What was thrown, as an Error: a handler may throw anything. */
+/** What was thrown, as an Error whose name and message are text: a handler may throw anything. */
 export function asError(thrown: unknown): Error {
-  if (thrown instanceof Error) return thrown
-  return new IdemqError('HANDLER_FAILED', `a handler threw ${typeof thrown}: ${String(thrown)}`, thrown)
+  try {
+    if (thrown instanceof Error && typeof thrown.name === 'string' && typeof thrown.message === 'string') return thrown
+    return new IdemqError('HANDLER_FAILED', `a handler threw ${typeof thrown}: ${String(thrown)}`, thrown)
+  } catch {
+    return new IdemqError('HANDLER_FAILED', `a handler threw ${typeof thrown} that cannot be shown`, thrown)
+  }
 }
 
 /** What was thrown, as an IdemqError: unchanged if it is one, else `code` with the original as its cause. */

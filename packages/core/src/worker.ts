@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts'
 import type { Capabilities, Driver } from './driver.ts'
-import { IdemqError } from './errors.ts'
+import { asIdemqError, IdemqError } from './errors.ts'
 import type { Events } from './events.ts'
 import { isNoInbox } from './inbox.ts'
 import { Claims } from './internal/claims.ts'
@@ -276,16 +276,21 @@ export class Worker<Tx = unknown> {
   }
 
   #schedulePurge(inbox: InboxStore): void {
-    this.#cancelPurge = this.#host.clock.schedule(
-      () => {
-        const done = inbox.purge(purgeBatch, AbortSignal.timeout(purgeEveryMs))
-        done
-          .catch((error) => this.#host.events.emit('trouble', { queue: '', operation: 'purge the inbox', error }))
-          .finally(() => this.#state === 'running' && this.#schedulePurge(inbox))
-      },
-      purgeEveryMs,
-      true,
-    )
+    this.#cancelPurge = this.#host.clock.schedule(() => void this.#purge(inbox), purgeEveryMs, true)
+  }
+
+  /** Until nothing is left past its retention: in bites, so that nobody waits long for a lock. */
+  async #purge(inbox: InboxStore): Promise<void> {
+    try {
+      while (this.#state === 'running') {
+        const purged = await inbox.purge(purgeBatch, AbortSignal.timeout(purgeEveryMs))
+        if (purged < purgeBatch) break
+      }
+    } catch (thrown) {
+      const error = asIdemqError(thrown, 'BROKER_UNAVAILABLE', `purge the inbox ${inbox.name}`)
+      this.#host.events.emit('trouble', { queue: '', operation: 'purge the inbox', error })
+    }
+    if (this.#state === 'running') this.#schedulePurge(inbox)
   }
 }
 

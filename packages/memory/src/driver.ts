@@ -37,6 +37,9 @@ const settled: Settled = { status: 'settled' }
 const lost: Settled = { status: 'lost' }
 const stored: Sent = { status: 'stored' }
 
+const missing = (what: string): IdemqError =>
+  new IdemqError('QUEUE_MISSING', `memory: ${what} does not exist: declare it with { declare: 'create' }`)
+
 export function memoryDriver(broker: MemoryBroker, maxBodyBytes: number): Driver {
   const receivers = new Set<Receiver>()
   let closed = false
@@ -83,12 +86,7 @@ export function memoryDriver(broker: MemoryBroker, maxBodyBytes: number): Driver
   function groupOf({ name, group }: QueueRef): GroupQueue {
     refuseClosed()
     const found = broker.queues.get(name)?.groups.get(group)
-    if (!found) {
-      throw new IdemqError(
-        'QUEUE_MISSING',
-        `memory: queue '${name}', group '${group}' does not exist: declare it first`,
-      )
-    }
+    if (!found) throw missing(`queue '${name}', group '${group}'`)
     return found
   }
 
@@ -108,10 +106,13 @@ export function memoryDriver(broker: MemoryBroker, maxBodyBytes: number): Driver
     name: 'memory',
     capabilities,
 
-    async declare(queue, mode) {
+    async declare({ name, group }, mode) {
       refuseClosed()
-      if (mode === 'check') groupOf(queue)
-      else createGroup(queue.name, queue.group)
+      if (mode === 'create') {
+        if (group === undefined) topic(name)
+        else createGroup(name, group)
+      } else if (group !== undefined) groupOf({ name, group })
+      else if (!broker.queues.has(name)) throw missing(`queue '${name}'`)
     },
 
     async send({ name, group }, batch) {

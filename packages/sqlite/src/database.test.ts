@@ -344,6 +344,31 @@ describe('transactions', () => {
     await expect(kept!.query('SELECT 1')).rejects.toMatchObject({ code: 'CLOSED' })
   })
 
+  it('keep nothing of a handler that goes on after SQLite undid its transaction', async () => {
+    const database = await created()
+    await database.write('make a trigger', signal, () =>
+      database
+        .sql(`CREATE TRIGGER undo BEFORE INSERT ON fact WHEN NEW.n < 0 BEGIN SELECT RAISE(ROLLBACK, 'below zero'); END`)
+        .run(),
+    )
+    let ended = false
+    const stubborn = database.transact(
+      async (tx) => {
+        await tx.query('INSERT INTO fact VALUES (1)')
+        await tx.query('INSERT INTO fact VALUES (-1)').catch(() => {})
+        await tx.query('INSERT INTO fact VALUES (2)').catch(() => {})
+      },
+      () => {
+        ended = true
+        return true
+      },
+      signal,
+    )
+    await expect(stubborn).rejects.toThrow('below zero')
+    await database.write('insert', signal, () => insert(database, 3))
+    expect({ ended, facts: facts(stranger(database)) }).toEqual({ ended: false, facts: [3] })
+  })
+
   it('tell the others when one makes SQLite undo everything', async () => {
     const database = await created()
     await database.write('make a trigger', signal, () =>

@@ -1,25 +1,21 @@
 /**
- * One SQLite file, shared by the driver and the stores of this process: the connection, the tables, and one queue
- * through which every write goes.
+ * One SQLite file, shared by the driver and the stores of this process: its tables, and one queue through which every
+ * write goes.
  *
  * Group commit: what gathers until the next turn of the event loop, or while a transaction is open, is written in one
  * BEGIN IMMEDIATE … COMMIT, so the cost of making it durable is shared. A result is known only after that COMMIT. If
  * one write fails, the transaction is rolled back and each is run alone: a failure never spoils another.
  */
-import { existsSync } from 'node:fs'
-import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import type { StatementSync } from 'node:sqlite'
 import { type Clock, IdemqError, type SqlTransaction } from '@idemq/core'
+import { Connection, type ConnectionOptions, nextTurn } from './connection.ts'
 import { migrations } from './schema.ts'
-import { fileError, isBusy, statementError, tablesMissing } from './sqlite-error.ts'
-import { openTransaction } from './transaction.ts'
+import { fileError, statementError, tablesMissing } from './sqlite-error.ts'
+import { type OpenTransaction, openTransaction } from './transaction.ts'
 
-export interface DatabaseOptions {
-  /** Absolute. */
-  readonly path: string
+export interface DatabaseOptions extends ConnectionOptions {
   readonly clock: Clock
-  readonly busyTimeoutMs: number
   readonly pollMs: number
-  readonly synchronous: 'full' | 'normal'
 }
 
 /** The use one driver or store makes of a database. */
@@ -30,17 +26,8 @@ export interface Use {
   close(): Promise<void>
 }
 
-/**
- * A lock is waited for inside SQLite, which blocks the event loop, in slices of this length; timers and I/O get their
- * turn between two.
- */
-const busySliceMs = 25
 /** A group takes no more members after this, so that neither the event loop nor other processes wait for long. */
 const maxGroupMs = 20
-const cacheKib = 32 * 1024
-const maxWalBytes = 64 * 1024 * 1024
-/** 16 MiB of log between two checkpoints, four times SQLite's own default: keys of jobs touch pages at random. */
-const checkpointPages = 4_000
 
 interface Task<T> {
   readonly what: string
@@ -57,16 +44,15 @@ interface Write {
 
 interface Transaction {
   readonly task: Task<TransactionOutcome<unknown>>
-  /** Runs the effect and, as its last statement, the end; false: the end found nothing to end. */
-  readonly run: (tx: SqlTransaction) => Promise<{ readonly value: unknown; readonly held: boolean }>
+  /** Runs the effect and, as its last statement, the end; `held` is false where that found nothing to end. */
+  readonly run: (tx: OpenTransaction) => Promise<{ readonly value: unknown; readonly held: boolean }>
 }
 
 type TransactionOutcome<T> = { readonly status: 'committed'; readonly value: T } | { readonly status: 'lost' }
 
 export class Database {
   readonly options: DatabaseOptions
-  #connection: DatabaseSync | undefined
-  readonly #statements = new Map<string, StatementSync>()
+  readonly #connection: Connection
   readonly #holders = new Set<object>()
   #writes: Write[] = []
   #transactions: Transaction[] = []
@@ -76,6 +62,7 @@ export class Database {
 
   constructor(options: DatabaseOptions) {
     this.options = options
+    this.#connection = new Connection(options)
   }
 
   use(name: string): Use {
@@ -91,7 +78,7 @@ export class Database {
         closed = true
         this.#holders.delete(holder)
         while (this.#draining) await this.#draining
-        if (this.#holders.size === 0) this.#disconnect()
+        if (this.#holders.size === 0) this.#connection.close()
       },
     }
   }
@@ -101,13 +88,9 @@ export class Database {
     this.#commitListeners.add(listener)
   }
 
-  /** The prepared statement for `sql`; prepared once, so `sql` must be one of a fixed few. */
+  /** The prepared statement for `sql`; it is kept, so `sql` must be one of a fixed few. */
   sql(sql: string): StatementSync {
-    const known = this.#statements.get(sql)
-    if (known) return known
-    const statement = this.#open(false).prepare(sql)
-    this.#statements.set(sql, statement)
-    return statement
+    return this.#connection.sql(sql)
   }
 
   /** The first of `count` fencing tokens that nobody ever had. Only within a {@link write}. */
@@ -146,6 +129,7 @@ export class Database {
   ): Promise<TransactionOutcome<T>> {
     const run: Transaction['run'] = async (tx) => {
       const value = await unlessAborted(effect(tx), signal)
+      tx.assertIntact()
       return { value, held: end(value) }
     }
     return this.#enqueue<TransactionOutcome<T>>('run a transaction', signal, (task) =>
@@ -160,7 +144,7 @@ export class Database {
   async prepare(mode: 'create' | 'check', signal: AbortSignal): Promise<void> {
     if (mode === 'create') {
       try {
-        await this.#whileBusy(() => useWal(this.#open(true)))
+        await this.#connection.create()
       } catch (error) {
         throw statementError(error, 'open', this.options.path)
       }
@@ -176,7 +160,7 @@ export class Database {
     await this.write('create the tables', signal, () => {
       // Another process may have been first.
       for (let from = this.#version(); from < known; from++) {
-        this.#connection!.exec(migrations[from]!)
+        this.#connection.native().exec(migrations[from]!)
         this.sql(`UPDATE idemq_meta SET value = ? WHERE name = 'schema'`).run(from + 1)
       }
     })
@@ -188,35 +172,6 @@ export class Database {
     ).get()
     if ((tables as { n: number }).n === 0) return 0
     return (this.sql(`SELECT value FROM idemq_meta WHERE name = 'schema'`).get() as { value: number }).value
-  }
-
-  #open(create: boolean): DatabaseSync {
-    if (this.#connection) return this.#connection
-    const { path, busyTimeoutMs, synchronous } = this.options
-    if (!create && !existsSync(path)) throw tablesMissing(path)
-    const connection = new DatabaseSync(path)
-    try {
-      connection.exec(`
-        PRAGMA busy_timeout = ${Math.min(busyTimeoutMs, busySliceMs)};
-        PRAGMA synchronous = ${synchronous};
-        PRAGMA cache_size = -${cacheKib};
-        PRAGMA wal_autocheckpoint = ${checkpointPages};
-        PRAGMA journal_size_limit = ${maxWalBytes};
-        PRAGMA temp_store = memory;`)
-      connection.prepare('SELECT count(*) FROM sqlite_master').get()
-    } catch (error) {
-      connection.close()
-      throw error
-    }
-    this.#connection = connection
-    return connection
-  }
-
-  #disconnect(): void {
-    const connection = this.#connection
-    this.#connection = undefined
-    this.#statements.clear()
-    connection?.close()
   }
 
   #enqueue<T>(what: string, signal: AbortSignal, add: (task: Task<T>) => void): Promise<T> {
@@ -233,7 +188,15 @@ export class Database {
         signal.removeEventListener('abort', abort)
         return started
       }
-      add({ what, start, resolve, reject })
+      add({
+        what,
+        start,
+        resolve,
+        reject(error) {
+          start()
+          reject(error)
+        },
+      })
       this.#draining ??= this.#drain()
     })
   }
@@ -252,7 +215,7 @@ export class Database {
     const done: { readonly write: Write; readonly result: unknown }[] = []
     let next = 0
     try {
-      await this.#begin()
+      await this.#connection.begin()
     } catch (error) {
       for (const { task } of writes) task.reject(statementError(error, task.what, this.options.path))
       return
@@ -265,7 +228,7 @@ export class Database {
       } while (next < writes.length && performance.now() < endMs)
       this.sql('COMMIT').run()
     } catch (error) {
-      this.#rollback()
+      this.#connection.rollback()
       const [alone, ...others] = writes
       if (others.length === 0) alone!.task.reject(statementError(error, alone!.task.what, this.options.path))
       else for (const write of writes) await this.#commitTogether([write])
@@ -279,7 +242,7 @@ export class Database {
     const members: Transaction[] = []
     const kept: (() => void)[] = []
     try {
-      await this.#begin()
+      await this.#connection.begin()
     } catch (error) {
       for (const { task } of this.#transactions.splice(0)) task.reject(fileError(error, task.what, this.options.path))
       return
@@ -296,7 +259,7 @@ export class Database {
       this.sql('COMMIT').run()
     } catch (error) {
       // The file failed, and SQLite undid all of it. Nobody was told 'committed' yet.
-      this.#rollback()
+      this.#connection.rollback()
       for (const { task } of members) task.reject(fileError(error, task.what, this.options.path))
       return
     }
@@ -310,7 +273,7 @@ export class Database {
    */
   async #runInSavepoint({ task, run }: Transaction): Promise<(() => void) | undefined> {
     this.sql('SAVEPOINT idemq').run()
-    const tx = openTransaction(this.#connection!, this.options.path)
+    const tx = openTransaction(this.#connection.native(), this.options.path)
     let keep: (() => void) | undefined
     let failure: { readonly error: unknown } | undefined
     try {
@@ -332,45 +295,6 @@ export class Database {
     else if (!keep) task.resolve({ status: 'lost' })
     return keep
   }
-
-  #begin(): Promise<void> {
-    return this.#whileBusy(() => this.sql('BEGIN IMMEDIATE').run())
-  }
-
-  /** Several processes may write one file: whoever is busy is waited for, `busyTimeoutMs` in all. */
-  async #whileBusy(attempt: () => void): Promise<void> {
-    const untilMs = performance.now() + this.options.busyTimeoutMs
-    for (;;) {
-      try {
-        return attempt()
-      } catch (error) {
-        if (!isBusy(error) || performance.now() >= untilMs) throw error
-      }
-      await nextTurn()
-    }
-  }
-
-  #rollback(): void {
-    try {
-      this.sql('ROLLBACK').run()
-    } catch (error) {
-      // Some errors (a full disk) make SQLite roll back by itself. After any other the connection is of no more use.
-      if (!/no transaction is active/.test((error as Error).message)) this.#disconnect()
-    }
-  }
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
-}
-
-/** The mode stays with the file, so this changes something only once. */
-function useWal(connection: DatabaseSync): void {
-  for (const sql of ['PRAGMA journal_mode', 'PRAGMA journal_mode = wal']) {
-    const { journal_mode: mode } = connection.prepare(sql).get() as { journal_mode: string }
-    if (mode === 'wal') return
-  }
-  throw new IdemqError('UNSUPPORTED', 'sqlite: no write-ahead log can be had here; put the file on a local disk')
 }
 
 function mismatch(path: string, version: number, what: string): IdemqError {

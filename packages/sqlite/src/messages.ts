@@ -141,7 +141,7 @@ export function extend(database: Database, { id, token }: Fence, nowMs: number, 
   return changes > 0
 }
 
-/** Counts by walking an index, some 50 ms for a million messages, during which nothing else runs. Reads only. */
+/** Counts by walking an index, some 100 ms for a million messages, during which nothing else runs. Reads only. */
 export function stats(database: Database, queue: number, nowMs: number): Omit<QueueStats, 'dead'> {
   const ready = database
     .sql('SELECT count(*) AS n, min(visible_ms) AS sinceMs FROM idemq_message WHERE queue = ? AND visible_ms <= ?')

@@ -10,6 +10,7 @@ beforeEach(() => {
     connection.close()
   })
   connection.exec('CREATE TABLE stock (sku TEXT PRIMARY KEY, n INTEGER)')
+  connection.exec('BEGIN')
   tx = openTransaction(connection, 'shop.db')
 })
 

@@ -13,36 +13,67 @@ interface PreparedQuery {
 const maxPrepared = 200
 const prepared = new WeakMap<DatabaseSync, Map<string, PreparedQuery>>()
 
-export function openTransaction(connection: DatabaseSync, path: string): SqlTransaction & { close(): void } {
+export interface OpenTransaction extends SqlTransaction {
+  /** @throws what made SQLite undo the transaction, even if the handler caught that and went on */
+  assertIntact(): void
+  close(): void
+}
+
+export function openTransaction(connection: DatabaseSync, path: string): OpenTransaction {
   let open = true
+  let undone: { readonly by: unknown } | undefined
+
+  function run(sql: string, params: readonly unknown[]): { rows: Record<string, unknown>[]; rowCount: number } {
+    const { statement, placeholders } = prepare(connection, sql)
+    const highest = placeholders.at(-1) ?? 0
+    if (highest !== params.length) {
+      throw new IdemqError(
+        'INVALID_OPTION',
+        `sqlite: ${params.length} values for placeholders up to $${highest}: ${sql}`,
+      )
+    }
+    const values: Record<string, SQLInputValue> = {}
+    for (const number of placeholders) values[`$${number}`] = toSqlite(params[number - 1])
+    const before = changes(connection)
+    const rows = statement.all(values) as Record<string, unknown>[]
+    const after = changes(connection)
+    return { rows, rowCount: rows.length > 0 || after.total === before.total ? rows.length : after.last }
+  }
+
+  function assertIntact(): void {
+    if (undone) throw undone.by
+  }
+
   return {
     async query(sql, params = []) {
       if (!open)
         throw new IdemqError('CLOSED', 'sqlite: the transaction has ended; query() belongs to its handler only')
-      const { statement, placeholders } = prepare(connection, sql)
-      const values: Record<string, SQLInputValue> = {}
-      if ((placeholders.at(-1) ?? 0) !== params.length) {
-        const highest = `$${placeholders.at(-1) ?? 0}`
-        throw new IdemqError(
-          'INVALID_OPTION',
-          `sqlite: ${params.length} values for placeholders up to ${highest}: ${sql}`,
-        )
-      }
-      for (const number of placeholders) values[`$${number}`] = toSqlite(params[number - 1])
+      assertIntact()
       try {
-        const before = changes(connection)
-        const rows = statement.all(values) as Record<string, unknown>[]
-        const after = changes(connection)
-        const changed = after.total === before.total ? 0 : after.last
-        return { rows, rowCount: rows.length > 0 ? rows.length : changed }
-      } catch (error) {
-        throw fileError(error, 'run a query of a transaction', path)
+        return run(sql, params)
+      } catch (thrown) {
+        const error = fileError(thrown, 'run a query of a transaction', path)
+        // Whatever ran next would be committed at once, each statement by itself.
+        if (!isInTransaction(connection)) undone = { by: error }
+        throw error
       }
     },
+    assertIntact,
     close() {
       open = false
     },
   }
+}
+
+/** SQLite refuses a BEGIN within a transaction. (`isTransaction` of node:sqlite came after Node 22.13.) */
+function isInTransaction(connection: DatabaseSync): boolean {
+  try {
+    connection.exec('BEGIN')
+  } catch {
+    return true
+  }
+  connection.exec('ROLLBACK')
+  return false
 }
 
 function prepare(connection: DatabaseSync, sql: string): PreparedQuery {

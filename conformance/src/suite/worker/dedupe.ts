@@ -39,25 +39,30 @@ export const dedupeCases: CaseGroup<DriverHarness, WorkerBench> = {
   name: 'dedupe',
   cases: [
     {
-      name: 'two jobs with one key, one after the other: the second is deduplicated',
+      name: 'two jobs with one key, one after the other and on two workers: the second is deduplicated',
       async run(t) {
-        const client = await t.client()
+        const [one, two] = [await t.client(), await t.client()]
         const job = t.job()
         const sent = payload()
         let runs = 0
-        const worker = client.worker()
-        worker.handle(job, () => void runs++)
-        await worker.start()
-        await client.mq.enqueue(job, sent)
+        const first = one.worker().handle(job, () => void runs++)
+        await first.start()
+        await one.mq.enqueue(job, sent)
         await t.until(
           'the first to succeed',
-          () => client.seen('succeeded').length,
+          () => one.seen('succeeded').length,
           (count) => count === 1,
         )
-        await client.mq.enqueue(job, sent)
+        // Drained: what the first worker knew is in the inbox now, and nowhere else.
+        await first.stop()
+        await two
+          .worker()
+          .handle(job, () => void runs++)
+          .start()
+        await two.mq.enqueue(job, sent)
         await t.until(
           'the second to be deduplicated',
-          () => client.seen('deduplicated').length,
+          () => two.seen('deduplicated').length,
           (count) => count === 1,
         )
         assert.equal(runs, 1)

@@ -7,6 +7,7 @@ import {
   encodeEnvelope,
   isHeaders,
   isText,
+  longestDelayMs,
   maxNesting,
   nestsDeeper,
   reserveBytes,
@@ -149,9 +150,6 @@ export class Composer {
     return body
   }
 }
-
-/** A hundred years: what a wire time and every broker's arithmetic can hold. */
-const longestDelayMs = 100 * 365 * 24 * 3_600_000
 
 /** The active trace, as W3C Trace Context headers; empty without an OpenTelemetry SDK. */
 function traceContext(): { traceparent?: string; tracestate?: string } {

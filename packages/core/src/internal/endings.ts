@@ -8,9 +8,10 @@ import {
   type DeadReason,
   type Envelope,
   encodeEnvelope,
+  longestDelayMs,
   wireTime,
 } from '../envelope.ts'
-import { RetryAfterError } from '../errors.ts'
+import { IdemqError, RetryAfterError } from '../errors.ts'
 import { type DeferReason, type Events, jobRef } from '../events.ts'
 import type { FailureClass } from '../policy/classify.ts'
 import type { Claim, Claims } from './claims.ts'
@@ -243,8 +244,11 @@ export function retryDelay(
   random: () => number,
 ): { delayMs: number; overBudget: boolean } {
   const { backoff, budget } = entry.registration.job
-  const wishedMs = error instanceof RetryAfterError ? error.retryAfterMs : 0
-  const delayMs = Math.max(wishedMs, backoff.delayMs(attempt, random()))
+  const ownMs = backoff.delayMs(attempt, random())
+  if (!(ownMs >= 0)) throw new IdemqError('INVALID_OPTION', `the backoff of attempt ${attempt} is ${ownMs} ms`)
+  // A header that was not a number makes no wish.
+  const wishedMs = error instanceof RetryAfterError && Number.isFinite(error.retryAfterMs) ? error.retryAfterMs : 0
   const overBudget = !budget.withdraw(clock)
-  return { delayMs: overBudget ? Math.max(delayMs, backoff.maxMs) : delayMs, overBudget }
+  const delayMs = Math.max(wishedMs, ownMs, overBudget ? backoff.maxMs : 0)
+  return { delayMs: Math.min(delayMs, longestDelayMs), overBudget }
 }

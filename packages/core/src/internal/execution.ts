@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts'
 import type { QueueRef } from '../driver.ts'
-import { IdemqError } from '../errors.ts'
+import { asError, IdemqError } from '../errors.ts'
 import { type Events, type JobRef, jobRef } from '../events.ts'
 import type { Claim, Claims } from './claims.ts'
 import { type Endings, retryDelay } from './endings.ts'
@@ -50,9 +50,9 @@ export class Execution {
 
   /** One start. `endStart` is called when the handler is done with its slot; resolves when the delivery has ended. */
   async run(entry: Entry, claim: Claim, endStart: (outcome: StartOutcome) => void): Promise<Ending> {
-    const { events, clock, claims, holds, endings, quarantine, unclaimed, queue, graceMs, giveUp } = this.#options
+    const { events, clock, claims, holds, endings, quarantine, unclaimed, graceMs, giveUp } = this.#options
     const { job } = entry.registration
-    const warn = (message: string): void => events.emit('warning', { queue: queue.name, message })
+    const warn = (message: string): void => this.#warn(message)
     const run = new JobRun({ entry, claim, claims, clock, graceMs, giveUp, warn })
     let lost = false
     const onLost = (): void => {
@@ -90,7 +90,7 @@ export class Execution {
       if (events.wants('succeeded')) events.emit('succeeded', { ...this.#ref(entry, claim), durationMs })
       return committed ? endings.completed(entry) : endings.complete(entry, claim, this.#resultOf(entry, outcome.value))
     }
-    if (outcome.type !== 'deaf' && run.snoozeMs !== undefined) {
+    if (run.snoozeMs !== undefined && (outcome.type === 'success' || isRollback(outcome))) {
       endStart('success')
       return endings.comeBack(entry, claim, run.snoozeMs, 'snoozed')
     }
@@ -138,28 +138,51 @@ export class Execution {
       return Promise.reject(error)
     }
     const invalid = outcome.type === 'failure' && outcome.invalid === true
-    const permanent = invalid || job.classify(error) === 'permanent'
+    const permanent = invalid || this.#ask(entry, 'classify', () => job.classify(error), 'transient') === 'permanent'
     // A dependency that answered "no" is well.
     endStart(permanent ? 'success' : 'failure')
     if (events.wants('failed')) events.emit('failed', { ...this.#ref(entry, claim), error, permanent, durationMs })
     if (permanent) return endings.bury(entry, claim, invalid ? 'invalid_payload' : 'permanent', error)
     if (claim.attempt >= job.maxAttempts) return endings.bury(entry, claim, 'exhausted', error)
-    const { delayMs, overBudget } = retryDelay(entry, claim.attempt, error, clock, random)
+    const { delayMs, overBudget } = this.#ask(
+      entry,
+      'retry policy',
+      () => retryDelay(entry, claim.attempt, error, clock, random),
+      { delayMs: fallbackDelayMs, overBudget: false },
+    )
     if (events.wants('retry_scheduled')) {
       events.emit('retry_scheduled', { ...this.#ref(entry, claim), delayMs, overBudget })
     }
     return endings.retry(entry, claim, error, delayMs)
   }
 
-  /** JSON of what a handler returned, where the job keeps results. */
+  /** What a policy of the job says; a policy that throws must not cost the job. */
+  #ask<T>(entry: Entry, policy: string, ask: () => T, fallback: T): T {
+    try {
+      return ask()
+    } catch (thrown) {
+      this.#warn(`${entry.envelope.name}: its ${policy} threw: ${asError(thrown).message}`)
+      return fallback
+    }
+  }
+
+  /** JSON of what a handler returned, where the job keeps results. A success stays one if its result cannot be kept. */
   #resultOf(entry: Entry, value: unknown): string | undefined {
-    const { events, queue } = this.#options
     if (!entry.registration.job.storeResult) return undefined
-    const json = JSON.stringify(value)
-    if (json === undefined || Buffer.byteLength(json) <= maxResultBytes) return json
-    const message = `${entry.envelope.name}: its result exceeds ${maxResultBytes} bytes and is not stored`
-    events.emit('warning', { queue: queue.name, message })
+    let why = `exceeds ${maxResultBytes} bytes`
+    try {
+      const json = JSON.stringify(value)
+      if (json === undefined || Buffer.byteLength(json) <= maxResultBytes) return json
+    } catch (thrown) {
+      why = `is not JSON (${asError(thrown).message})`
+    }
+    this.#warn(`${entry.envelope.name}: its result ${why} and is not stored`)
     return undefined
+  }
+
+  #warn(message: string): void {
+    const { events, queue } = this.#options
+    events.emit('warning', { queue: queue.name, message })
   }
 
   #ref(entry: Entry, claim: Claim): JobRef {
@@ -176,3 +199,10 @@ function errorOf(outcome: HandlerOutcome, run: JobRun, job: string): Error {
 
 /** Rolls a transaction back because its handler asked to come back later. Never seen outside. */
 class RollbackForSnooze extends Error {}
+
+function isRollback(outcome: HandlerOutcome): boolean {
+  return outcome.type === 'failure' && outcome.error instanceof RollbackForSnooze
+}
+
+/** The pause before a retry whose policy cannot say. */
+const fallbackDelayMs = 1_000

@@ -1,6 +1,6 @@
 import { context, propagation, ROOT_CONTEXT } from '@opentelemetry/api'
 import type { Clock } from '../clock.ts'
-import type { Failure } from '../envelope.ts'
+import { type Failure, longestDelayMs } from '../envelope.ts'
 import { asError, IdemqError } from '../errors.ts'
 import { validatePayload } from '../job.ts'
 import type { Claim, Claims } from './claims.ts'
@@ -129,7 +129,9 @@ export class JobRun implements JobContext {
   }
 
   snooze(delayMs: number): void {
-    if (!(delayMs >= 0)) throw new IdemqError('INVALID_OPTION', `job.snooze(${delayMs}): must be 0 ms or more`)
+    if (!(delayMs >= 0 && delayMs <= longestDelayMs)) {
+      throw new IdemqError('INVALID_OPTION', `job.snooze(${delayMs}): must be from 0 to ${longestDelayMs} ms`)
+    }
     this.#snoozeMs = delayMs
   }
 

@@ -369,14 +369,22 @@ export class QueueRunner {
         return this.#background(entry, this.#endings.bury(entry, claim, 'exhausted'))
       }
       if (claim.attempt > entry.envelope.attempt && !entry.suspect) return void this.#isolate(entry, claim)
-      this.#background(
-        entry,
-        this.#execution.run(entry, claim, (outcome) => this.#endStart(entry, outcome)),
-      )
-      return
+      return this.#run(entry, claim)
     }
     this.#endStart(entry, 'neutral')
     this.#background(entry, this.#refused(entry, answer))
+  }
+
+  #run(entry: Entry, claim: Claim): void {
+    let started = true
+    const endStart = (outcome: StartOutcome): void => {
+      if (started) this.#endStart(entry, outcome)
+      started = false
+    }
+    const ending = this.#execution.run(entry, claim, endStart)
+    // Whatever threw on the way, the slot is free again.
+    ending.catch(() => endStart('neutral'))
+    this.#background(entry, ending)
   }
 
   #refused(entry: Entry, answer: Exclude<ClaimAnswer, { status: 'claimed' }>): Promise<Ending> {

@@ -25,10 +25,11 @@ export interface ExponentialOptions {
  */
 export function exponential(options: ExponentialOptions): Backoff {
   const { baseMs, maxMs, factor = 2, minMs = baseMs / 2 } = options
-  if (!(baseMs >= 1) || !(maxMs >= baseMs) || !(factor >= 1) || !(minMs >= 0) || !(minMs <= baseMs)) {
+  const bounded = Number.isFinite(maxMs) && Number.isFinite(factor)
+  if (!bounded || !(baseMs >= 1) || !(maxMs >= baseMs) || !(factor >= 1) || !(minMs >= 0) || !(minMs <= baseMs)) {
     throw new IdemqError(
       'INVALID_OPTION',
-      `exponential(${JSON.stringify(options)}): needs 1 ≤ baseMs ≤ maxMs, factor ≥ 1, 0 ≤ minMs ≤ baseMs`,
+      `exponential(${JSON.stringify(options)}): needs 1 ≤ baseMs ≤ maxMs < ∞, factor ≥ 1, 0 ≤ minMs ≤ baseMs`,
     )
   }
   return {
@@ -42,6 +43,8 @@ export function exponential(options: ExponentialOptions): Backoff {
 
 /** The same delay every time. @throws IdemqError INVALID_OPTION */
 export function fixed(delayMs: number): Backoff {
-  if (!(delayMs >= 0)) throw new IdemqError('INVALID_OPTION', `fixed(${delayMs}): must be 0 ms or more`)
+  if (!(delayMs >= 0 && Number.isFinite(delayMs))) {
+    throw new IdemqError('INVALID_OPTION', `fixed(${delayMs}): must be 0 ms or more, and finite`)
+  }
   return { maxMs: delayMs, delayMs: () => delayMs }
 }
