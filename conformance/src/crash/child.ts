@@ -62,7 +62,6 @@ async function operate(): Promise<void> {
   while (!stopping.signal.aborted) {
     await letters.replay({
       filter: { job: kinds.declined.job.name, where: ({ envelope }) => envelope !== undefined && envelope.replay < 2 },
-      signal: stopping.signal,
     })
     if (config.once) return
     await sleep(systemClock, 50, stopping.signal)

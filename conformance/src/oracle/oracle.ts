@@ -134,6 +134,15 @@ interface DeliveryState {
   settlingLine: number
 }
 
+/** A job that a process had in hand when it was killed. */
+interface Hand {
+  readonly jobId: string
+  readonly job: JobState
+  readonly line: number
+  /** The replay that was under way. */
+  readonly replay: number
+}
+
 const never = Number.POSITIVE_INFINITY
 
 export function createOracle(): Oracle {
@@ -148,7 +157,7 @@ export function createOracle(): Oracle {
   /** By copyId. */
   const lastDelivery = new Map<string, DeliveryState>()
   const grantOfStart = new Map<string, Grant>()
-  const deaths: { where: string; jobIds: readonly string[]; line: number }[] = []
+  const deaths: { where: string; hands: Hand[] }[] = []
   const findings = { lost: [], unexpected: [], doubled: [], attemptsOver: [], staleWrites: [] } as Record<
     Exclude<keyof Counts, 'jobs'>,
     string[]
@@ -383,11 +392,16 @@ export function createOracle(): Oracle {
         charges.set(statement.businessKey, (charges.get(statement.businessKey) ?? new Set()).add(statement.providerKey))
         break
       case 'dying':
-        deaths.push({ where: statement.where, jobIds: statement.jobIds, line })
+        deaths.push({ where: statement.where, hands: handsOf(statement.jobIds) })
         break
     }
   }
 
+  const handsOf = (jobIds: readonly string[]): Hand[] =>
+    [...new Set(jobIds)].flatMap((jobId) => {
+      const job = jobs.get(jobId)
+      return job ? [{ jobId, job, line, replay: Math.max(0, ...job.starts.keys()) }] : []
+    })
   const isDone = ({ stated }: JobState): boolean => stateOfJob(stated).completedAs.has(stated.fingerprint)
 
   const judge = ({ letters, rows }: Finals): Verdict => {
@@ -462,25 +476,20 @@ export function createOracle(): Oracle {
   }
 
   const aftermathOf = (deadJobs: ReadonlySet<string>): Aftermath[] => {
-    const byPlace = new Map<string, { kills: number; hands: { job: JobState; jobId: string; line: number }[] }>()
-    for (const death of deaths) {
-      const place = byPlace.get(death.where) ?? { kills: 0, hands: [] }
-      place.kills++
-      for (const jobId of new Set(death.jobIds)) {
-        const job = jobs.get(jobId)
-        if (job) place.hands.push({ job, jobId, line: death.line })
+    const startedAgain = ({ job, line: diedLine, replay }: Hand): boolean =>
+      [...job.starts].some(([started, last]) => started <= replay && last > diedLine)
+    return [...Map.groupBy(deaths, ({ where }) => where)].map(([where, kills]) => {
+      const hands = kills.flatMap((death) => death.hands)
+      return {
+        where,
+        kills: kills.length,
+        jobs: hands.length,
+        startedAgain: hands.filter(startedAgain).length,
+        completed: hands.filter(({ job }) => isDone(job)).length,
+        dead: hands.filter(({ job, jobId }) => !isDone(job) && deadJobs.has(jobId)).length,
+        absent: hands.filter(({ job, jobId }) => !job.confirmed && !isDone(job) && !deadJobs.has(jobId)).length,
       }
-      byPlace.set(death.where, place)
-    }
-    return [...byPlace].map(([where, { kills, hands }]) => ({
-      where,
-      kills,
-      jobs: hands.length,
-      startedAgain: hands.filter(({ job, line: diedLine }) => startedAfter(job, diedLine)).length,
-      completed: hands.filter(({ job }) => isDone(job)).length,
-      dead: hands.filter(({ job, jobId }) => !isDone(job) && deadJobs.has(jobId)).length,
-      absent: hands.filter(({ job, jobId }) => !job.confirmed && !isDone(job) && !deadJobs.has(jobId)).length,
-    }))
+    })
   }
 
   const underWay = (): number => {
@@ -492,13 +501,6 @@ export function createOracle(): Oracle {
   }
 
   return { add, underWay, judge }
-}
-
-/** True if a start of the replay that was under way at `line`, or of an earlier one, came after it. */
-function startedAfter({ starts }: JobState, line: number): boolean {
-  const replays = [...starts].filter(([, last]) => last <= line).map(([replay]) => replay)
-  const underWay = Math.max(0, ...replays)
-  return [...starts].some(([replay, last]) => replay <= underWay && last > line)
 }
 
 /** True if `claim` is of a copy below the floor of the last end, and nobody else can have claimed in between. */

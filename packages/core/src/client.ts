@@ -157,7 +157,7 @@ export class Mq {
       sender: this.#sender,
       events: this.#events,
       clock: this.#options.clock,
-      ready: () => this.#declare(queue, ref.group),
+      ready: () => this.#declare(queue),
     })
   }
 
@@ -189,7 +189,7 @@ export class Mq {
   /** Where is it stuck, how many are failing, what happens next. */
   async status(queue: string, options: { readonly group?: string } & CallOptions = {}): Promise<QueueStatus> {
     const ref = this.#ref(queue, options.group)
-    await this.#declare(queue, ref.group)
+    await this.#declare(queue)
     const workers = [...this.#workers]
     return readStatus(
       this.driver,
@@ -251,22 +251,20 @@ export class Mq {
   }
 
   /** Declares a queue once; a failure is tried again by the next call. */
-  #declare(name: string, group?: string): Promise<void> {
+  #declare(name: string): Promise<void> {
     this.#assertOpen()
-    const target = group === undefined ? { name } : { name, group }
-    const key = `${name}\0${group ?? ''}`
-    const known = this.#declared.get(key)
+    const known = this.#declared.get(name)
     if (known) return known
     const { clock, sendTimeoutMs, declare } = this.#options
     const signal = AbortSignal.timeout(sendTimeoutMs)
-    const declaring = persist(() => this.driver.declare(target, declare, signal), {
+    const declaring = persist(() => this.driver.declare({ name }, declare, signal), {
       clock,
       deadlineMs: clock.monotonicMs() + sendTimeoutMs,
       operation: `declare queue '${name}' on ${this.driver.name}`,
       signal,
     })
-    this.#declared.set(key, declaring)
-    declaring.catch(() => this.#declared.delete(key))
+    this.#declared.set(name, declaring)
+    declaring.catch(() => this.#declared.delete(name))
     return declaring
   }
 

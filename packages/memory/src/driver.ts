@@ -90,6 +90,14 @@ export function memoryDriver(broker: MemoryBroker, maxBodyBytes: number): Driver
     return found
   }
 
+  /** For looking only: what a group that nobody declared would find. */
+  function seen({ name, group }: QueueRef): GroupQueue {
+    refuseClosed()
+    const found = broker.queues.get(name)
+    if (!found) throw missing(`queue '${name}'`)
+    return found.groups.get(group) ?? found.backlog ?? new GroupQueue(broker.clock)
+  }
+
   /** Answers for each message: too large ones fail alone, the others go to `store`. */
   function each(batch: readonly Outgoing[], store: (message: Outgoing) => void): Sent[] {
     return batch.map((message) => {
@@ -140,11 +148,11 @@ export function memoryDriver(broker: MemoryBroker, maxBodyBytes: number): Driver
     },
 
     async stats(queue) {
-      return groupOf(queue).stats()
+      return seen(queue).stats()
     },
 
     async scanDead(queue, visit, signal) {
-      const { dead } = groupOf(queue)
+      const { dead } = seen(queue)
       // A copy of the ids: what is dead-lettered during the scan (a replay that fails again) is not part of it.
       for (const id of [...dead.keys()]) {
         const body = dead.get(id)

@@ -95,7 +95,8 @@ export const badInputCases: CaseGroup<DriverHarness, WorkerBench> = {
         const [first, second] = await client.mq.enqueueMany(job, [bad, payload()])
         assert.equal(first?.status, 'failed')
         assert.equal(second?.status, 'stored')
-        const receiver = await t.open(client.mq.driver, { name: job.queue, group: 'default' })
+        const queue = await t.declared(client.mq.driver, { name: job.queue, group: 'default' })
+        const receiver = await t.open(client.mq.driver, queue)
         await t.take(receiver, 1)
         assert.deepEqual(await receiver.receive(1, 0, t.signal), [])
       },

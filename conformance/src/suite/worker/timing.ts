@@ -237,7 +237,8 @@ export const timingCases: CaseGroup<DriverHarness, WorkerBench> = {
         const stored = results.filter(({ status }) => status === 'fulfilled').length
         await expectRejection('enqueue after close', ['CLOSED'], () => client.mq.enqueue(job, payload()))
         const driver = await t.driver()
-        const receiver = await t.open(driver, { name: job.queue, group: 'default' })
+        const queue = await t.declared(driver, { name: job.queue, group: 'default' })
+        const receiver = await t.open(driver, queue)
         await t.take(receiver, stored)
       },
     },

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts'
 import type { QueueRef } from '../driver.ts'
-import { asError, IdemqError } from '../errors.ts'
+import { asError, IdemqError, PermanentError } from '../errors.ts'
 import { type Events, type JobRef, jobRef } from '../events.ts'
 import type { Claim, Claims } from './claims.ts'
 import { type Endings, retryDelay } from './endings.ts'
@@ -191,9 +191,10 @@ export class Execution {
   }
 }
 
-/** A timeout is the cause, whatever the handler threw when it heard of it. */
+/** A timeout is the cause, whatever the handler threw when it heard of it; but a "no" stays a "no". */
 function errorOf(outcome: HandlerOutcome, run: JobRun, job: string): Error {
-  if (outcome.type === 'failure' && run.abortReason?.code !== 'TIMEOUT') return outcome.error
+  const timedOut = run.abortReason?.code === 'TIMEOUT'
+  if (outcome.type === 'failure' && (!timedOut || outcome.error instanceof PermanentError)) return outcome.error
   return run.abortReason ?? new IdemqError('TIMEOUT', `${job} did not end`)
 }
 

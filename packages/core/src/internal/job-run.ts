@@ -2,6 +2,7 @@ import { context, propagation, ROOT_CONTEXT } from '@opentelemetry/api'
 import type { Clock } from '../clock.ts'
 import { type Failure, longestDelayMs } from '../envelope.ts'
 import { asError, IdemqError } from '../errors.ts'
+import { isNoInbox } from '../inbox.ts'
 import { validatePayload } from '../job.ts'
 import type { Claim, Claims } from './claims.ts'
 import { reach } from './crash-points.ts'
@@ -33,7 +34,7 @@ export interface JobContext {
   /**
    * Runs `effect` once per key as far as its record goes: a result recorded by an earlier attempt is returned without
    * running it. The window between the effect and its record stays open: a crash there runs it again, so give the
-   * provider `idempotencyKey`. Results are JSON, at most 64 KiB; a larger one is returned but not recorded.
+   * provider `idempotencyKey`. Results are JSON, at most 64 KiB; any other is returned but not recorded.
    * @throws whatever `effect` throws; IdemqError CLAIM_LOST; UNSUPPORTED without an inbox
    */
   step<T>(name: string, effect: (step: StepContext) => Promise<T> | T): Promise<T>
@@ -137,6 +138,12 @@ export class JobRun implements JobContext {
 
   async step<T>(name: string, effect: (step: StepContext) => Promise<T> | T): Promise<T> {
     const { claim, claims, giveUp, warn } = this.#options
+    if (isNoInbox(claims.inbox)) {
+      throw new IdemqError(
+        'UNSUPPORTED',
+        `${this.name}: step '${name}' needs an inbox: pass one to mq.worker({ inbox })`,
+      )
+    }
     const recorded = claim.steps.get(name)
     if (recorded !== undefined) return (recorded === '' ? undefined : JSON.parse(recorded)) as T
     const run = this
@@ -147,9 +154,10 @@ export class JobRun implements JobContext {
       },
     })
     reach('worker.after_effect', () => [this.id])
-    const json = JSON.stringify(result) ?? ''
-    if (Buffer.byteLength(json) > maxResultBytes) {
-      warn(`${this.name}: the result of step '${name}' exceeds ${maxResultBytes} bytes and is not recorded`)
+    const json = jsonOf(result)
+    if (json === undefined || Buffer.byteLength(json) > maxResultBytes) {
+      const why = json === undefined ? 'is not JSON' : `exceeds ${maxResultBytes} bytes`
+      warn(`${this.name}: the result of step '${name}' ${why} and is not recorded`)
     } else if (!(await claims.record(claim, name, json, giveUp))) {
       throw new IdemqError('CLAIM_LOST', `${this.name} ${this.id}: another worker took over during step '${name}'`)
     }
@@ -207,6 +215,15 @@ export class JobRun implements JobContext {
     if (!traceparent) return handler(payload)
     const parent = propagation.extract(ROOT_CONTEXT, tracestate ? { traceparent, tracestate } : { traceparent })
     return context.with(parent, () => handler(payload))
+  }
+}
+
+/** '' for undefined; undefined for what is not JSON. */
+function jsonOf(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value) ?? ''
+  } catch {
+    return undefined
   }
 }
 
