@@ -1,12 +1,13 @@
-// npm run crash -- <broker> [--kills N] [--seed S] [--break NAME|list] [--keep]
+// npm run crash -- <broker> [--kills N] [--seed S] [--break NAME|list] [--aim NAME] [--keep]
 import { parseArgs } from 'node:util'
 import { controls, findBroker, jsonLineOf, reportOf, runCampaign } from '../conformance/src/crash/index.ts'
 
-const usage = `usage: npm run crash -- <broker|url> [--kills 200] [--seed S] [--break <control>|list] [--keep]
+const usage = `usage: npm run crash -- <broker|url> [--kills 200] [--seed S] [--break <control>|list] [--aim <control>] [--keep]
 
 Kills real processes of <broker> and counts what that broke. The last line is the result as JSON; exit 0 if all counts
 are zero and every crash point was hit often enough.
 --break runs with a part that is wrong on purpose; then anything counted is as it should be, and the exit code is 1.
+--aim kills where a control does, with the real parts: exit 0.
 --keep leaves the log of statements and the broker's files for a look.`
 
 const { values, positionals } = parseArgs({
@@ -15,6 +16,7 @@ const { values, positionals } = parseArgs({
     kills: { type: 'string', default: '200' },
     seed: { type: 'string' },
     break: { type: 'string' },
+    aim: { type: 'string' },
     keep: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -42,7 +44,9 @@ if (values.break === 'list') {
 if (positionals.length !== 1) refuse('name one broker')
 const kills = integer('kills', values.kills, 1)
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : integer('seed', values.seed, 0)
-if (values.break !== undefined && !(values.break in controls)) refuse(`no control '${values.break}'`)
+if (values.break !== undefined && values.aim !== undefined) refuse('--break and --aim exclude each other')
+const control = values.break ?? values.aim
+if (control !== undefined && !(control in controls)) refuse(`no control '${control}': --break list names them`)
 
 let shownAtMs = 0
 const startedAtMs = performance.now()
@@ -51,7 +55,8 @@ const result = await runCampaign({
   kills,
   seed,
   keep: values.keep,
-  ...(values.break !== undefined && { control: values.break }),
+  harmless: values.aim !== undefined,
+  ...(control !== undefined && { control }),
   onProgress(done) {
     if (performance.now() - shownAtMs < 5_000) return
     shownAtMs = performance.now()

@@ -110,7 +110,8 @@ export async function showDeadLetters({ mq, run, screen }: Stage): Promise<numbe
     for (const [error, letters] of groups) {
       const example = letters[0]!
       screen.say(`  ${queue.padEnd(13)} ${String(letters.length).padStart(4)} × ${error}`)
-      screen.say(`  ${''.padEnd(20)} ${meaning[error] ?? example.message}, e.g. ${example.orderId}`)
+      const why = meaning[error] ?? `${example.reason}: ${example.message}`
+      screen.say(`  ${''.padEnd(20)} ${why}, e.g. ${example.orderId}`)
     }
   }
   return dead.length
@@ -120,7 +121,6 @@ const meaning: Readonly<Record<string, string>> = {
   CardDeclined: 'the customer needs another card; trying again would not help',
   key_mismatch: 'the same payment attempt with another amount: the first one counts, a person decides',
   OutOfStock: 'paid but sold out: restock and replay, or refund',
-  exhausted: 'every attempt failed',
 }
 
 /** The provider reissues the declined cards, and what was declined is replayed. Returns how many. */

@@ -53,7 +53,7 @@ export async function deadLetters(run: Run, mq: Mq): Promise<Dead[]> {
       const { orderId, businessId, amountCents } = payload.data ?? {}
       const about = orderId ?? businessId
       if (!about?.startsWith(run.prefix)) continue
-      const dead: Dead = { queue, error: letter.error, message: letter.message, orderId: about }
+      const dead: Dead = { queue, reason: letter.reason, error: letter.error, message: letter.message, orderId: about }
       found.push(amountCents === undefined ? dead : { ...dead, amountCents })
     }
   }

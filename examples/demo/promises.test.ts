@@ -1,6 +1,7 @@
+import type { DeadReason } from '@idemq/core'
 import { expect, test } from 'vitest'
 import type { Order } from '../data/orders.ts'
-import { compare, type Facts } from './promises.ts'
+import { compare, type Dead, type Facts } from './promises.ts'
 
 const order = (orderId: string, overrides: Partial<Order> = {}): Order => ({
   orderId,
@@ -21,6 +22,15 @@ const charge = (orderId: string, amountCents = 500) => ({
 const reservation = (orderId: string) => ({ orderId, sku: 'cup', quantity: 2 })
 const message = (businessId: string) => ({ type: 'order-reserved', recipient: 'ann@example.com', businessId })
 
+const deadCharge = (reason: DeadReason): Dead => ({
+  queue: 'payments',
+  reason,
+  error: 'Error',
+  message: '',
+  orderId: 'a',
+  amountCents: 500,
+})
+
 /** Two orders: `a` went well after a double click; `b` is charged, and out of stock. */
 const kept: Facts = {
   orders: [order('a'), order('a'), order('b')],
@@ -29,7 +39,7 @@ const kept: Facts = {
   stockAfter: { cup: 1 },
   reservations: [reservation('a')],
   messages: [message('a')],
-  dead: [{ queue: 'inventory', error: 'OutOfStock', message: '', orderId: 'b' }],
+  dead: [{ queue: 'inventory', reason: 'permanent', error: 'OutOfStock', message: '', orderId: 'b' }],
 }
 
 test('kept promises', () => {
@@ -38,9 +48,20 @@ test('kept promises', () => {
 
 test('of two amounts under one key one is charged, the other is a dead letter', () => {
   const orders = [order('a'), order('a', { amountCents: 400 }), order('b')]
-  const other = { queue: 'payments', error: 'key_mismatch', message: '', orderId: 'a', amountCents: 400 }
+  const other: Dead = {
+    queue: 'payments',
+    reason: 'key_mismatch',
+    error: 'key_mismatch',
+    message: '',
+    orderId: 'a',
+    amountCents: 400,
+  }
   expect(compare({ ...kept, orders, dead: [...kept.dead, other] }).broken).toEqual([])
   expect(compare({ ...kept, orders }).lost).toBe(1)
+})
+
+test('a charge whose every answer was lost is a dead letter, and charged once all the same', () => {
+  expect(compare({ ...kept, dead: [...kept.dead, deadCharge('exhausted')] }).broken).toEqual([])
 })
 
 test.each<[string, Partial<Facts>, { doubled?: number; lost?: number; broken: RegExp }]>([
@@ -56,11 +77,7 @@ test.each<[string, Partial<Facts>, { doubled?: number; lost?: number; broken: Re
   ['a charge missing', { charges: [charge('a')] }, { lost: 1, broken: /b over 500 is neither/ }],
   ['another amount', { charges: [charge('a'), charge('b', 499)] }, { lost: 1, broken: /charged 499, which nobody/ }],
   ['a charge for nobody', { charges: [...kept.charges, charge('c')] }, { broken: /done for c/ }],
-  [
-    'charged and dead',
-    { dead: [...kept.dead, { queue: 'payments', error: 'Error', message: '', orderId: 'a', amountCents: 500 }] },
-    { broken: /a over 500 is charged and yet/ },
-  ],
+  ['charged and dead', { dead: [...kept.dead, deadCharge('permanent')] }, { broken: /a over 500 is charged and yet/ }],
   [
     'reserved twice',
     { reservations: [reservation('a'), reservation('a')], stockBefore: { cup: 5 } },

@@ -1,4 +1,5 @@
 /** Compares what was ordered with what others say happened: the provider's ledger, the shelves, the mail service. */
+import type { DeadReason } from '@idemq/core'
 import type { Order } from '../data/orders.ts'
 import type { Reservation, Stock } from '../inventory/database.ts'
 import type { Message } from '../notifications/mail-service.ts'
@@ -7,6 +8,8 @@ import type { Charge } from '../payments/ledger.ts'
 /** A dead letter, as far as the comparison needs it. */
 export interface Dead {
   readonly queue: string
+  readonly reason: DeadReason
+  /** Name of the last failure, or the reason where nothing failed. */
   readonly error: string
   readonly message: string
   readonly orderId: string
@@ -64,9 +67,12 @@ export function compare(facts: Facts): Verdict {
     if (charged.length > 1) double(charged.length, `${orderId} was charged`)
     for (const amountCents of new Set(clicks.map((click) => click.amountCents))) {
       const isCharged = charged.some((charge) => charge.amountCents === amountCents)
-      const isDead = deadCharges.some((letter) => letter.amountCents === amountCents)
-      if (!isCharged && !isDead) lose(`${orderId} over ${amountCents} is neither charged nor a dead letter`)
-      if (isCharged && isDead) broken.push(`${orderId} over ${amountCents} is charged and yet a dead letter`)
+      const letters = deadCharges.filter((letter) => letter.amountCents === amountCents)
+      if (!isCharged && letters.length === 0)
+        lose(`${orderId} over ${amountCents} is neither charged nor a dead letter`)
+      // Only one whose every answer was lost may have been charged and not know it.
+      if (isCharged && letters.some(({ reason }) => reason !== 'exhausted'))
+        broken.push(`${orderId} over ${amountCents} is charged and yet a dead letter`)
     }
     for (const { amountCents } of charged) {
       if (clicks.some((click) => click.amountCents === amountCents)) continue

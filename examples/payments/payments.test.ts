@@ -80,9 +80,9 @@ test('another amount under the same key is never charged', async () => {
   await enqueueCharges(mq, orders)
   await idle()
   const dead: Dead[] = []
-  for await (const { error, message, envelope } of mq.deadLetters('payments').scan()) {
+  for await (const { reason, error, message, envelope } of mq.deadLetters('payments').scan()) {
     const { orderId, amountCents } = envelope!.payload as Order
-    dead.push({ queue: 'payments', error, message, orderId, amountCents })
+    dead.push({ queue: 'payments', reason, error, message, orderId, amountCents })
   }
   expect(dead).toMatchObject([{ error: 'key_mismatch', orderId: 'order-1' }])
   const verdict = compare({

@@ -20,6 +20,8 @@ export interface CampaignOptions {
   readonly seed: number
   /** Name of a negative control to run with. */
   readonly control?: string
+  /** With `control`: its aim and mix, but the real parts, which must pass. @default false */
+  readonly harmless?: boolean
   readonly keep?: boolean
   readonly onProgress?: (kills: number) => void
 }
@@ -55,7 +57,7 @@ const controlDrainMs = 15_000
 
 /** @throws IdemqError UNSUPPORTED where there is nothing to judge; Error on an unknown control */
 export async function runCampaign(options: CampaignOptions): Promise<CampaignResult> {
-  const { broker, seed, control: controlName, keep = false } = options
+  const { broker, seed, control: controlName, harmless = false, keep = false } = options
   const control = controlName === undefined ? undefined : controls[controlName]
   if (controlName !== undefined && !control) throw new Error(`no control '${controlName}': --break list names them`)
   const run = await openRun({
@@ -63,7 +65,7 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
     seed,
     mix: control?.mix ?? defaultMix,
     keep,
-    ...(controlName !== undefined && { control: controlName }),
+    ...(controlName !== undefined && !harmless && { control: controlName }),
     ...(control?.maxUnderWay !== undefined && { maxUnderWay: control.maxUnderWay }),
     ...(control?.claimLeaseMs !== undefined && { claimLeaseMs: control.claimLeaseMs }),
   })
@@ -75,7 +77,7 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
 }
 
 async function campaign(run: Run, options: CampaignOptions, control: Control | undefined): Promise<CampaignResult> {
-  const { broker, kills, seed, onProgress } = options
+  const { broker, kills, seed, harmless, onProgress } = options
   const plans = control ? aimedPlans(kills, seed, control.aim) : campaignPlans(kills, seed, run.adapter)
   const schedule = createSchedule(plans, kills, seed)
   const failures: string[] = []
@@ -110,7 +112,7 @@ async function campaign(run: Run, options: CampaignOptions, control: Control | u
 
   run.setProducing(false)
   if (!schedule.isDone()) failures.push(`only ${schedule.kills()} of ${kills} kills, or too few at some point, in time`)
-  const drained = await drain(run, control ? controlDrainMs : campaignDrainMs)
+  const drained = await drain(run, control && !harmless ? controlDrainMs : campaignDrainMs)
   failures.push(...drained.failures)
   const verdict = run.oracle.judge(await run.finals())
 

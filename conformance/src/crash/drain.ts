@@ -20,20 +20,25 @@ export async function drain(run: Run, limitMs: number): Promise<Drained> {
   const operator = await run.start('operator', { once: true }).exited
   if (!operator.clean) failures.push(`the operator ended with code ${operator.code}: ${operator.stderr}`)
 
-  let empty = 0
-  let left = ''
-  // Twice: a row may be between the outbox and the broker when the first look comes.
-  while (empty < 2 && performance.now() < untilMs) {
-    await new Promise((resolve) => setTimeout(resolve, pollMs))
-    left = await whatIsLeft(run)
-    empty = left === '' ? empty + 1 : 0
-  }
-  if (empty < 2) failures.push(`not drained within ${limitMs} ms: ${left}`)
+  const left = await untilEmpty(run, untilMs - performance.now())
+  if (left !== '') failures.push(`not drained within ${limitMs} ms: ${left}`)
   for (const helper of helpers) {
     const exit = await helper.stop()
     if (!exit.clean) failures.push(`${helper.config.name} ended with code ${exit.code}: ${exit.stderr.trim()}`)
   }
   return { failures }
+}
+
+/** Resolves with '' once nothing is under way, or with what still is after `limitMs`. */
+export async function untilEmpty(run: Run, limitMs: number): Promise<string> {
+  const untilMs = performance.now() + limitMs
+  // Twice: a row may be between the outbox and the broker when the first look comes.
+  for (let empty = 0; ; ) {
+    const left = await whatIsLeft(run)
+    empty = left === '' ? empty + 1 : 0
+    if (empty === 2 || (left !== '' && performance.now() >= untilMs)) return left
+    await new Promise((resolve) => setTimeout(resolve, pollMs))
+  }
 }
 
 /** What is not at its end yet, in words; '' if nothing. */

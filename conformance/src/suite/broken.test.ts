@@ -10,30 +10,32 @@ import { memory, openUrl } from '@idemq/memory'
 import { sqliteInbox } from '@idemq/sqlite'
 import { afterAll, describe, it } from 'vitest'
 import { memoryOutbox } from './broken/memory-outbox.ts'
-import { poorCapabilities, poorDriver } from './broken/poor-driver.ts'
+import { poorBroker, poorCapabilities } from './broken/poor-driver.ts'
 import { failuresOf, type Recorded, record } from './broken/recording-runner.ts'
 import { weakenedDrivers, wrongAdapters } from './broken/wrong-adapters.ts'
 import { wrongDrivers } from './broken/wrong-drivers.ts'
 import { wrongInboxes, wrongTransactions } from './broken/wrong-inboxes.ts'
 import { wrongOutboxes } from './broken/wrong-outboxes.ts'
-import { driverSuite } from './driver/index.ts'
+import { type DriverHarness, driverSuite } from './driver/index.ts'
 import { storeSuite } from './inbox/index.ts'
 import { outboxSuite } from './outbox/index.ts'
 
+/** Wrong ones fail by waiting for what never comes, hence at once: their cases share nothing. */
 const scale = { leaseMs: 200, delayMs: 80, toleranceMs: 1_000, eventuallyMs: 2_000 }
 
 const same = <T>(whole: T): T => whole
 const rich = memory().driver.capabilities
 
 /** Named memories live as long as the process, so each broker has a name of its own. */
-function adapterCases(wrap: (adapter: Adapter) => Adapter, capabilities = rich): Recorded[] {
+function adapterCases(wrap: (adapter: Adapter) => Adapter, harness: Partial<DriverHarness> = {}): Recorded[] {
   const url = new URL(`memory:${randomUUID()}`)
   return record((runner) =>
     driverSuite(runner, {
       name: 'wrapped memory',
-      capabilities,
+      capabilities: rich,
       createAdapter: async () => wrap(await openUrl(url, { clock: systemClock })),
       scale,
+      ...harness,
     }),
   )
 }
@@ -41,8 +43,15 @@ function adapterCases(wrap: (adapter: Adapter) => Adapter, capabilities = rich):
 const driverCases = (wrap: (driver: Driver) => Driver): Recorded[] =>
   adapterCases((adapter) => ({ ...adapter, driver: wrap(adapter.driver) }))
 
-const poorCases = (wrap: (driver: Driver) => Driver): Recorded[] =>
-  adapterCases((adapter) => ({ ...adapter, driver: wrap(poorDriver(adapter.driver)) }), poorCapabilities(rich))
+function poorCases(wrapAgain: (driver: Driver) => Driver): Recorded[] {
+  const { wrap, sever, restart } = poorBroker()
+  return adapterCases((adapter) => ({ ...adapter, driver: wrapAgain(wrap(adapter.driver)) }), {
+    capabilities: poorCapabilities(rich),
+    sever: ({ driver }) => sever(driver),
+    restart,
+    kill: restart,
+  })
+}
 
 function inboxCases(wrap: (store: InboxStore) => InboxStore): Recorded[] {
   const url = new URL(`memory:${randomUUID()}`)
@@ -83,17 +92,17 @@ describe('the driver suite', () => {
     none(await failuresOf(driverCases(same)))
   })
   for (const { fault, caughtBy, make } of wrongDrivers) {
-    it(`fails a driver where ${fault}`, () => expectCaught(driverCases(make()), caughtBy))
+    it.concurrent(`fails a driver where ${fault}`, () => expectCaught(driverCases(make()), caughtBy))
   }
   it('passes a right driver that can do little', async () => {
     none(await failuresOf(poorCases(same)))
   })
   for (const { fault, caughtBy, make } of weakenedDrivers) {
-    it(`fails a driver where ${fault}`, () => expectCaught(poorCases(make()), caughtBy))
+    it.concurrent(`fails a driver where ${fault}`, () => expectCaught(poorCases(make()), caughtBy))
   }
   for (const { fault, caughtBy, driver = same, inbox = same } of wrongAdapters) {
     const wrap = (adapter: Adapter): Adapter => ({ driver: driver(adapter.driver), inbox: inbox(adapter.inbox!) })
-    it(`fails an adapter where ${fault}`, () => expectCaught(adapterCases(wrap), caughtBy))
+    it.concurrent(`fails an adapter where ${fault}`, () => expectCaught(adapterCases(wrap), caughtBy))
   }
 })
 
@@ -102,7 +111,7 @@ describe('the inbox suite', () => {
     none(await failuresOf(inboxCases(same)))
   })
   for (const { fault, caughtBy, make } of wrongInboxes) {
-    it(`fails an inbox where ${fault}`, () => expectCaught(inboxCases(make()), caughtBy))
+    it.concurrent(`fails an inbox where ${fault}`, () => expectCaught(inboxCases(make()), caughtBy))
   }
 })
 
@@ -135,7 +144,7 @@ describe('the inbox suite on transactions', async () => {
     none(await failuresOf(casesOf(same)))
   })
   for (const { fault, caughtBy, make } of wrongTransactions) {
-    it(`fails an inbox where ${fault}`, () => expectCaught(casesOf(make()), caughtBy))
+    it.concurrent(`fails an inbox where ${fault}`, () => expectCaught(casesOf(make()), caughtBy))
   }
 })
 
@@ -153,6 +162,6 @@ describe('the outbox suite', () => {
     none(await failuresOf(casesOf()))
   })
   for (const { fault, caughtBy, make } of wrongOutboxes) {
-    it(`fails an outbox where ${fault}`, () => expectCaught(casesOf(make()), caughtBy))
+    it.concurrent(`fails an outbox where ${fault}`, () => expectCaught(casesOf(make()), caughtBy))
   }
 })

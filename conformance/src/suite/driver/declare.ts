@@ -4,7 +4,7 @@ import { IdemqError } from '@idemq/core'
 import type { CaseGroup } from '../case.ts'
 import { expectCode, expectRejection } from '../refusal.ts'
 import { type DriverBench, message, sortedTexts, text } from './bench.ts'
-import { type DriverHarness, mismatches } from './harness.ts'
+import { type DriverHarness, groups, mismatches } from './harness.ts'
 
 export const declareCases: CaseGroup<DriverHarness, DriverBench> = {
   name: 'set-up',
@@ -42,13 +42,39 @@ export const declareCases: CaseGroup<DriverHarness, DriverBench> = {
       async run(t) {
         const driver = await t.driver()
         const queue = t.queue()
-        for (const look of ['first', 'second']) {
-          await expectRejection(`${look} check of a queue nobody created`, ['QUEUE_MISSING'], () =>
-            driver.declare(queue, 'check', t.signal),
+        for (const target of [queue, { name: queue.name }, queue]) {
+          await expectRejection('a check of a queue nobody created', ['QUEUE_MISSING'], () =>
+            driver.declare(target, 'check', t.signal),
           )
         }
         await driver.declare(queue, 'create', t.signal)
-        await (await t.driver()).declare(queue, 'check', t.signal)
+        const other = await t.driver()
+        await other.declare(queue, 'check', t.signal)
+        await other.declare({ name: queue.name }, 'check', t.signal)
+      },
+    },
+    {
+      name: 'a producer that declares the queue alone loses nothing: the first consumer gets what was sent before it',
+      async run(t) {
+        const driver = await t.driver()
+        const queue = t.queue()
+        await driver.declare({ name: queue.name }, 'create', t.signal)
+        await driver.declare({ name: queue.name }, 'check', t.signal)
+        await t.send(driver, { name: queue.name }, [message({ body: 'early' })])
+        const consumer = await t.driver()
+        await t.declared(consumer, queue)
+        assert.equal(text(await t.takeOne(await t.open(consumer, queue))), 'early')
+      },
+    },
+    {
+      name: "declare 'check' of a group nobody created is refused with QUEUE_MISSING",
+      gates: [groups],
+      async run(t) {
+        const driver = await t.driver()
+        const { name } = await t.declared(driver)
+        await expectRejection('a check of a missing group', ['QUEUE_MISSING'], () =>
+          driver.declare({ name, group: 'nobody' }, 'check', t.signal),
+        )
       },
     },
     {

@@ -39,14 +39,8 @@ export class Admission {
   admit(delivery: Delivery): Admitted {
     const { registrations, clock, endings } = this.#options
     let envelope: Envelope
-    let fingerprint: string
-    let registration: Registration | undefined
     try {
       envelope = this.#decode(delivery.body)
-      registration = registrations.get(envelope.name)
-      // A key that is the job's own id can only meet copies of the same job.
-      const unique = !registration || envelope.idempotency_key === envelope.job_id
-      fingerprint = unique ? '' : registration!.job.fingerprint(envelope.payload)
     } catch (thrown) {
       const unread = thrown instanceof IdemqError && thrown.code === 'UNSUPPORTED_VERSION'
       return { aside: endings.buryRaw(delivery, unread ? 'unsupported_version' : 'malformed') }
@@ -57,9 +51,19 @@ export class Admission {
     }
     const dueInMs = envelope.not_before ? timeMs(envelope.not_before) - nowMs : 0
     if (dueInMs > 0) return { aside: endings.defer(delivery, envelope, dueInMs, 'not_due') }
+    const registration = registrations.get(envelope.name)
     if (!registration) return { aside: this.#unknown(delivery, envelope, nowMs) }
     if ((delivery.priorDeliveries ?? 0) >= deliveryLimit) {
       return { aside: endings.buryUnclaimed(delivery, envelope, 'delivery_limit') }
+    }
+    let fingerprint: string
+    try {
+      // A key that is the job's own id can only meet copies of the same job.
+      const unique = envelope.idempotency_key === envelope.job_id
+      fingerprint = unique ? '' : registration.job.fingerprint(envelope.payload)
+    } catch {
+      // It reads fields of a payload that no schema has seen yet.
+      return { aside: endings.buryUnclaimed(delivery, envelope, 'invalid_payload') }
     }
     return { entry: this.#entry(delivery, envelope, registration, fingerprint) }
   }
@@ -99,7 +103,9 @@ export class Admission {
   #unknown(delivery: Delivery, envelope: Envelope, nowMs: number): Promise<unknown> {
     const { endings } = this.#options
     const dueAtMs = Math.max(timeMs(envelope.created_at), envelope.not_before ? timeMs(envelope.not_before) : 0)
-    if (nowMs - dueAtMs >= unknownJobPatienceMs) return endings.buryUnclaimed(delivery, envelope, 'unknown_job')
+    // Of a time far in the future nothing is known but that it is wrong.
+    if (Math.abs(nowMs - dueAtMs) >= unknownJobPatienceMs)
+      return endings.buryUnclaimed(delivery, envelope, 'unknown_job')
     const delayMs = Math.min(longestUnknownPauseMs, 1_000 * 2 ** Math.min(envelope.hop ?? 0, 6))
     return endings.defer(delivery, envelope, delayMs, 'unknown_job')
   }

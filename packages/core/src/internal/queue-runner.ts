@@ -59,6 +59,7 @@ export class QueueRunner {
   #active = 0
   #pumping = false
   #resumeAtMs = 0
+  #cancelResume: (() => void) | undefined
   #draining = false
   #fetching: Promise<void> | undefined
   #unsubscribe: (() => void)[] = []
@@ -126,6 +127,7 @@ export class QueueRunner {
     const { clock, graceMs } = this.#options
     this.#draining = true
     this.#stopFetching.abort()
+    this.#cancelResume?.()
     this.#bell.ring()
     await this.#fetching
     await this.#receiver.stop()
@@ -224,6 +226,7 @@ export class QueueRunner {
   async #pumpLoop(): Promise<void> {
     while (!this.#draining) {
       const suspect = this.#active < this.#options.concurrency ? this.#quarantine.take() : undefined
+      if (suspect && !this.#mayProbe(suspect)) continue
       const batch = suspect ? [suspect] : this.#take()
       if (batch.length === 0) break
       this.#active += batch.length
@@ -282,18 +285,31 @@ export class QueueRunner {
     entry.inCircuit = circuit.tryStart(clock)
     if (entry.inCircuit) return 'go'
     const retryInMs = circuit.retryInMs(clock)
-    const covered = [...registrations.values()].every(({ job }) => (job.circuit?.retryInMs(clock) ?? 0) > 0)
-    if (covered && circuit.state === 'open') {
-      this.#pause(retryInMs)
+    const circuits = [...registrations.values()].map(({ job }) => job.circuit)
+    const waitsMs = circuits.map((c) => c?.retryInMs(clock) ?? 0)
+    const covered = waitsMs.every((ms) => ms > 0)
+    if (covered && circuits.every((c) => c?.state === 'open')) {
+      this.#pause(Math.min(...waitsMs))
       return 'not yet'
     }
     // Recovering, and enough is under way: its end pumps again, or the timer does where it runs elsewhere.
-    if (covered) {
+    if (covered && circuit.state !== 'open') {
       clock.schedule(() => this.#pump(), retryInMs, true)
       return 'not yet'
     }
     this.#background(entry, this.#defer(entry, Math.ceil(retryInMs * (1 + random() / 5)), 'circuit_open'))
     return 'aside'
+  }
+
+  /** A suspect is held back by its circuit like anybody else. */
+  #mayProbe(suspect: Entry): boolean {
+    const { clock } = this.#options
+    const { circuit } = suspect.registration.job
+    suspect.inCircuit = circuit?.tryStart(clock) ?? false
+    if (!circuit || suspect.inCircuit) return true
+    this.#quarantine.ended(suspect)
+    this.#background(suspect, this.#defer(suspect, Math.ceil(circuit.retryInMs(clock)), 'circuit_open'))
+    return false
   }
 
   #circuitChanged(circuit: Circuit, state: CircuitState): void {
@@ -314,13 +330,17 @@ export class QueueRunner {
   /** Nothing of this queue can run: stops taking it from others who might, and hands back what is here. */
   #pause(resumeInMs: number): void {
     const { clock, queue, events } = this.#options
+    if (this.#resumeAtMs === 0) events.emit('paused', { queue: queue.name, group: queue.group, resumeInMs })
     this.#resumeAtMs = clock.monotonicMs() + resumeInMs
-    events.emit('paused', { queue: queue.name, group: queue.group, resumeInMs })
-    clock.schedule(() => this.#resume(), resumeInMs)
+    this.#cancelResume?.()
+    this.#cancelResume = clock.schedule(() => this.#resume(), resumeInMs)
     const waiting = this.#buffer.slice(this.#bufferHead)
     this.#buffer = []
     this.#bufferHead = 0
-    for (const entry of waiting) this.#background(entry, this.#defer(entry, Math.ceil(resumeInMs), 'circuit_open'))
+    for (const entry of waiting) {
+      const delayMs = Math.max(resumeInMs, entry.registration.job.circuit?.retryInMs(clock) ?? 0)
+      this.#background(entry, this.#defer(entry, Math.ceil(delayMs), 'circuit_open'))
+    }
   }
 
   #resume(): void {

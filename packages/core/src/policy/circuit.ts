@@ -30,7 +30,7 @@ export interface Circuit {
   tryStart(clock: Clock): boolean
   /** Ends what {@link tryStart} began. 'neutral' ended without telling anything about the dependency. */
   ended(outcome: 'success' | 'failure' | 'neutral', clock: Clock): void
-  /** Milliseconds until a start may be worth a try; 0 when closed. */
+  /** Milliseconds until a start may be worth a try; 0 = now. */
   retryInMs(clock: Clock): number
   /** Calls back on every change of state; returns what unsubscribes. */
   onChange(listener: (state: CircuitState) => void): () => void
@@ -100,7 +100,7 @@ export function circuitBreaker(options: CircuitOptions): Circuit {
       if (state === 'closed' && (trips || allowance < Number.POSITIVE_INFINITY)) open(clock)
     },
     retryInMs(clock) {
-      if (state === 'open') return Math.max(1, openUntilMs - clock.monotonicMs())
+      if (state === 'open') return Math.max(0, openUntilMs - clock.monotonicMs())
       return running >= allowance ? busyRetryMs : 0
     },
     onChange(listener) {
