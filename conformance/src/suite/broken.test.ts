@@ -94,8 +94,13 @@ describe('the driver suite', () => {
   for (const { fault, caughtBy, make } of wrongDrivers) {
     it.concurrent(`fails a driver where ${fault}`, () => expectCaught(driverCases(make()), caughtBy))
   }
-  it('passes a right driver that can do little', async () => {
-    none(await failuresOf(poorCases(same)))
+  it('passes a right driver that can do little, and one that breaks and recovers', async () => {
+    const cases = poorCases(same)
+    none(await failuresOf(cases.filter(({ group }) => group !== 'faults')))
+    // A restart is felt by every case on the broker.
+    const faults = cases.filter(({ group }) => group === 'faults')
+    assert.equal(faults.length, 5)
+    none(await failuresOf(faults, 1))
   })
   for (const { fault, caughtBy, make } of weakenedDrivers) {
     it.concurrent(`fails a driver where ${fault}`, () => expectCaught(poorCases(make()), caughtBy))

@@ -131,10 +131,16 @@ export class DeadLetters {
     }
   }
 
-  /** Counted by error, largest first. */
-  async groups(filter: DeadLetterFilter = {}, signal?: AbortSignal): Promise<DeadLetterGroup[]> {
+  /** Counted by error, largest first. `limit`: look at so many letters at most. @default all */
+  async groups(
+    filter: DeadLetterFilter = {},
+    options: { readonly limit?: number; readonly signal?: AbortSignal } = {},
+  ): Promise<DeadLetterGroup[]> {
+    const { limit = Number.POSITIVE_INFINITY, signal } = options
     const groups = new Map<string, DeadLetterGroup>()
+    let seen = 0
     for await (const { error, reason, envelope, deadAtMs, message } of this.scan(filter, signal)) {
+      if (seen++ >= limit) break
       const key = `${error}\0${reason}\0${envelope?.name}`
       const group = groups.get(key)
       const latest = !group || (deadAtMs ?? 0) >= (group.latestAtMs ?? 0)
@@ -209,7 +215,7 @@ export class DeadLetters {
       id,
       reason,
       error: (failed && failure?.name) || reason,
-      message: unread?.message ?? (failed ? failure?.message : undefined) ?? reason,
+      message: unread?.message ?? (failed ? failure?.message : undefined) ?? reasonMessages[reason],
       envelope,
       body,
       deadAtMs: envelope?.dead ? timeMs(envelope.dead.at) : undefined,
@@ -238,6 +244,19 @@ export class DeadLetters {
 }
 
 const replayTimeoutMs = 30_000
+
+/** What a reason means, where no failure says more. */
+const reasonMessages: Readonly<Record<DeadReason, string>> = {
+  permanent: 'retrying cannot help',
+  exhausted: 'every attempt was used up, the last in a crash',
+  invalid_payload: 'the payload does not match the schema of its job',
+  key_mismatch: 'another payload is claimed or completed under its idempotency key',
+  unknown_job: 'no worker knew its name for 15 minutes',
+  expired: 'it expired before it started',
+  delivery_limit: 'it was delivered a thousand times without being claimed',
+  malformed: 'it is no envelope',
+  unsupported_version: 'its envelope version is unknown here',
+}
 
 type LetterInHand = DeadLetter & { removed: boolean }
 

@@ -69,7 +69,7 @@ function rowOf(queue: string, { envelope, body }: Composed): OutboxRow {
 export interface RelayOptions {
   /** Rows per round, from 1. @default 500 */
   readonly batch?: number
-  /** How long a crashed relay hides its rows from others, in milliseconds. @default 30_000 */
+  /** How long a crashed relay hides its rows from others, in milliseconds. @default 10_000 */
   readonly leaseMs?: number
   /** Longest wait between looks when nothing rings, in milliseconds. @default 1_000 */
   readonly pollMs?: number
@@ -84,7 +84,7 @@ export interface RelayHost {
   readonly declareQueue: (queue: string) => Promise<void>
 }
 
-const relayDefaults = { batch: 500, leaseMs: 30_000, pollMs: 1_000 }
+const relayDefaults = { batch: 500, leaseMs: 10_000, pollMs: 1_000 }
 
 /**
  * Moves committed outbox rows to the broker: sends, waits for the confirm, then marks. A crash in between sends a row

@@ -25,8 +25,10 @@ export interface QueueStatus {
   /** How many are failing? */
   readonly failing: {
     readonly dead?: number
-    /** Dead letters by error, largest first. */
+    /** Dead letters by error, largest first, among the oldest 1,000. */
     readonly groups: readonly DeadLetterGroup[]
+    /** Every dead letter was counted; false where there may be more. */
+    readonly groupsComplete: boolean
     /** Share of this process's starts that were retries, since it started; absent before the first start. */
     readonly retryRatio?: number
   }
@@ -49,6 +51,8 @@ export interface LocalView {
 }
 
 const timeoutMs = 10_000
+/** Enough to see what is wrong, few enough to be asked for every second. */
+const groupedLetters = 1_000
 
 export async function readStatus(
   driver: Driver,
@@ -60,7 +64,7 @@ export async function readStatus(
 ): Promise<QueueStatus> {
   const [stats, groups, outbox] = await Promise.all([
     timed<QueueStats>(clock, timeoutMs, signal, (s) => driver.stats(queue, s)),
-    deadLetters.groups({}, signal),
+    deadLetters.groups({}, { limit: groupedLetters, ...(signal && { signal }) }),
     local.outbox && timed(clock, timeoutMs, signal, (s) => outboxStats(local.outbox!, s)),
   ])
   const starts = local.runners.reduce((sum, runner) => sum + runner.starts, 0)
@@ -77,6 +81,7 @@ export async function readStatus(
     failing: {
       ...definedOf({ dead, retryRatio: starts > 0 ? retries / starts : undefined }),
       groups,
+      groupsComplete: groups.reduce((sum, group) => sum + group.count, 0) < groupedLetters,
     },
     next: {
       ...definedOf({ nextAttemptInMs: nextDueInMs }),

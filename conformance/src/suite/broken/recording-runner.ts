@@ -2,6 +2,7 @@
 import type { Runner } from '../case.ts'
 
 export interface Recorded {
+  readonly group: string
   readonly name: string
   readonly body: () => Promise<void>
 }
@@ -14,17 +15,21 @@ export interface CaseFailure {
 /** Every case that `register` registers. */
 export function record(register: (runner: Runner) => void): Recorded[] {
   const cases: Recorded[] = []
+  let group = ''
   register({
-    describe: (_, body) => body(),
-    it: (name, body) => cases.push({ name, body }),
+    describe(name, body) {
+      const outer = group
+      group = name
+      body()
+      group = outer
+    },
+    it: (name, body) => cases.push({ group, name, body }),
   })
   return cases
 }
 
-const atOnce = 8
-
 /** Runs the cases, some at once, and returns those that failed. */
-export async function failuresOf(cases: readonly Recorded[]): Promise<CaseFailure[]> {
+export async function failuresOf(cases: readonly Recorded[], atOnce = 8): Promise<CaseFailure[]> {
   const failures: CaseFailure[] = []
   const waiting = [...cases]
   const lane = async (): Promise<void> => {

@@ -1,6 +1,7 @@
 /** Failures: retried as often as said, with their story, and then kept whole among the dead letters. */
 import assert from 'node:assert/strict'
 import {
+  type AnyJob,
   byJobId,
   circuitBreaker,
   type Driver,
