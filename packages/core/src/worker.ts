@@ -78,6 +78,8 @@ export class Worker<Tx = unknown> {
   readonly #registrations = new Map<string, Registration>()
   #runners: QueueRunner[] = []
   #state: 'new' | 'running' | 'stopped' = 'new'
+  readonly #stopOpening = new AbortController()
+  #opening: Promise<void> | undefined
   #stopping: Promise<void> | undefined
   #cancelPurge: (() => void) | undefined
 
@@ -126,36 +128,44 @@ export class Worker<Tx = unknown> {
    */
   async start(): Promise<void> {
     if (this.#state !== 'new') throw new IdemqError('CLOSED', 'a worker starts once: make a new one with mq.worker()')
-    const { driver, declare, clock, events, sender, random } = this.#host
     const inbox = this.#check()
     this.#state = 'running'
     this.#warn(inbox)
-    const { claimLeaseMs, retentionMs, group, concurrency, prefetch, leaseMs, graceMs } = this.#options
-    const abort = new AbortController()
+    const { signal } = this.#stopOpening
+    this.#opening = this.#open(inbox, signal)
     try {
-      await inbox.prepare(declare, abort.signal)
-      for (const [name, registrations] of this.#byQueue()) {
-        const queue = { name, group }
-        await driver.declare(queue, declare, abort.signal)
-        const onTrouble = (operation: string, error: IdemqError): void =>
-          events.emit('trouble', { queue: name, operation, error })
-        const claims = new Claims({ inbox, clock, leaseMs: claimLeaseMs, retentionMs, onTrouble })
-        const unclaimed = isNoInbox(inbox)
-        const limits = { concurrency, prefetch, leaseMs, graceMs }
-        this.#runners.push(
-          await QueueRunner.open(
-            { driver, queue, registrations, claims, unclaimed, sender, events, clock, random, ...limits },
-            abort.signal,
-          ),
-        )
-      }
+      await this.#opening
+      if (signal.aborted) throw signal.reason
     } catch (error) {
-      abort.abort()
+      const stopped = signal.aborted
       await this.stop({ drainMs: 0 })
-      throw error
+      throw stopped ? signal.reason : error
     }
     for (const runner of this.#runners) runner.start()
     this.#schedulePurge(inbox)
+  }
+
+  /** Prepares the store, declares the queues and opens a runner for each; none of them fetches yet. */
+  async #open(inbox: InboxStore, signal: AbortSignal): Promise<void> {
+    const { driver, declare, clock, events, sender, random } = this.#host
+    const { claimLeaseMs, retentionMs, group, concurrency, prefetch, leaseMs, graceMs } = this.#options
+    await inbox.prepare(declare, signal)
+    for (const [name, registrations] of this.#byQueue()) {
+      if (signal.aborted) return
+      const queue = { name, group }
+      await driver.declare(queue, declare, signal)
+      const onTrouble = (operation: string, error: IdemqError): void =>
+        events.emit('trouble', { queue: name, operation, error })
+      const claims = new Claims({ inbox, clock, leaseMs: claimLeaseMs, retentionMs, onTrouble })
+      const unclaimed = isNoInbox(inbox)
+      const limits = { concurrency, prefetch, leaseMs, graceMs }
+      this.#runners.push(
+        await QueueRunner.open(
+          { driver, queue, registrations, claims, unclaimed, sender, events, clock, random, ...limits },
+          signal,
+        ),
+      )
+    }
   }
 
   /**
@@ -171,6 +181,9 @@ export class Worker<Tx = unknown> {
   async #stop(drainMs: number): Promise<void> {
     this.#state = 'stopped'
     this.#cancelPurge?.()
+    // What a start under way still opens must be closed as well.
+    this.#stopOpening.abort(new IdemqError('CLOSED', 'the worker was stopped before it had started'))
+    await this.#opening?.catch(() => {})
     await Promise.all(this.#runners.map((runner) => runner.stop(drainMs)))
   }
 

@@ -8,17 +8,17 @@ import { memory, openUrl } from './index.ts'
 const url = new URL(`memory:conformance-${randomUUID()}`)
 
 driverSuite(
-  { describe, it },
+  { describe, it: it.concurrent },
   {
     name: 'memory',
     capabilities: memory().driver.capabilities,
     createAdapter: () => openUrl(url, { clock: systemClock }),
-    scale: { leaseMs: 150, delayMs: 50 },
+    scale: { leaseMs: 200, delayMs: 80 },
   },
 )
 
 storeSuite(
-  { describe, it },
+  { describe, it: it.concurrent },
   {
     name: 'memory',
     capabilities: { durability: 'memory', transactions: false },

@@ -12,7 +12,7 @@ const path = join(directory, 'jobs.db')
 const scale = { leaseMs: 300, delayMs: 80 }
 
 driverSuite(
-  { describe, it },
+  { describe, it: it.concurrent },
   {
     name: 'sqlite',
     capabilities: sqlite(path).driver.capabilities,
@@ -26,7 +26,7 @@ afterAll(() => effects.close())
 effects.exec('PRAGMA busy_timeout = 1000; CREATE TABLE effect (id TEXT)')
 
 storeSuite(
-  { describe, it },
+  { describe, it: it.concurrent },
   {
     name: 'sqlite',
     capabilities: sqliteInbox(path).capabilities,
@@ -45,7 +45,7 @@ storeSuite(
 )
 
 outboxSuite(
-  { describe, it },
+  { describe, it: it.concurrent },
   {
     name: 'sqlite',
     concurrentTransactions: false,

@@ -1,7 +1,6 @@
 /** Failures: retried as often as said, with their story, and then kept whole among the dead letters. */
 import assert from 'node:assert/strict'
 import {
-  type AnyJob,
   byJobId,
   circuitBreaker,
   type Driver,
@@ -14,7 +13,7 @@ import {
 import type { CaseGroup } from '../case.ts'
 import { counting, type DriverHarness } from '../driver/harness.ts'
 import { nowMs } from '../wait.ts'
-import { type Client, type Payload, payload, type WorkerBench, withChanges } from './bench.ts'
+import { payload, type WorkerBench, withChanges } from './bench.ts'
 
 /** A driver that refuses the first `refusals` calls of one method, as a broker in trouble does. */
 function refusing(method: 'send' | 'sendDead', refusals: number, when: () => boolean): (driver: Driver) => Driver {
@@ -26,18 +25,6 @@ function refusing(method: 'send' | 'sendDead', refusals: number, when: () => boo
         return driver[method](...args)
       },
     })
-}
-
-/** What a process leaves behind that claims a job and dies without a word. */
-async function loseStart(t: WorkerBench, client: Client, job: AnyJob, sent: Payload, jobId: string): Promise<void> {
-  await client.inbox.prepare('create', t.signal)
-  const fingerprint = job.fingerprint(sent)
-  const copy = { scope: `default/${job.name}`, key: sent.key, fingerprint, jobId, replay: 0, attempt: 1 }
-  await t.until(
-    'a claim to be granted, which then lapses',
-    async () => (await client.inbox.claim([copy], { leaseMs: 20, retentionMs: 600_000 }, t.signal))[0]?.status,
-    (status) => status === 'claimed',
-  )
 }
 
 export const failingCases: CaseGroup<DriverHarness, WorkerBench> = {
@@ -195,59 +182,6 @@ export const failingCases: CaseGroup<DriverHarness, WorkerBench> = {
         const [letter] = await t.dead(client.mq, job, 1)
         assert.equal(letter?.reason, 'permanent')
         assert.equal(starts, 1)
-      },
-    },
-    {
-      name: 'starts lost in crashes count: a job that used them up is dead-lettered without starting',
-      async run(t) {
-        const client = await t.client()
-        const job = t.job()
-        const sent = payload()
-        const { jobId } = await client.mq.enqueue(job, sent)
-        for (let crash = 1; crash <= 3; crash++) await loseStart(t, client, job, sent, jobId)
-        let starts = 0
-        const worker = client.worker()
-        worker.handle(job, () => void starts++)
-        await worker.start()
-        const [letter] = await t.dead(client.mq, job, 1)
-        assert.equal(letter?.reason, 'exhausted')
-        assert.equal(starts, 0, 'it was started though its attempts were used up')
-      },
-    },
-    {
-      name: 'jobs whose start was lost in a crash run alone, one at a time, and cost their neighbours nothing',
-      async run(t) {
-        const client = await t.client()
-        const job = t.job()
-        const suspects = ['suspect', 'suspect', 'suspect'].map(payload)
-        for (const sent of suspects) {
-          const { jobId } = await client.mq.enqueue(job, sent)
-          await loseStart(t, client, job, sent, jobId)
-        }
-        await client.mq.enqueueMany(
-          job,
-          Array.from({ length: 12 }, () => payload('neighbour')),
-        )
-        const running = new Set<Payload>()
-        const attempts: string[] = []
-        const company: unknown[] = []
-        const worker = client.worker({ concurrency: 10 })
-        worker.handle(job, async (sent, { attempt }) => {
-          running.add(sent)
-          attempts.push(`${sent.value} ${attempt}`)
-          await new Promise((resolve) => setTimeout(resolve, 10))
-          const values = [...running].map(({ value }) => value)
-          if (values.includes('suspect') && values.length > 1) company.push(values)
-          running.delete(sent)
-        })
-        await worker.start()
-        await t.until(
-          'all jobs to succeed',
-          () => client.seen('succeeded').length,
-          (count) => count === 15,
-        )
-        assert.deepEqual(company, [], 'a suspect had company')
-        assert.deepEqual([...new Set(attempts)].sort(), ['neighbour 1', 'suspect 2'])
       },
     },
     {

@@ -3,6 +3,7 @@ import type { CaseGroup } from '../case.ts'
 import type { DriverHarness } from '../driver/harness.ts'
 import { badInputCases } from './bad-input.ts'
 import type { WorkerBench } from './bench.ts'
+import { crashCases } from './crashes.ts'
 import { dedupeCases } from './dedupe.ts'
 import { failingCases } from './failing.ts'
 import { refusalCases } from './refusals.ts'
@@ -15,6 +16,7 @@ export { WorkerBench } from './bench.ts'
 export const workerGroups: readonly CaseGroup<DriverHarness, WorkerBench>[] = [
   runningCases,
   failingCases,
+  crashCases,
   replayCases,
   dedupeCases,
   badInputCases,

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { type Driver, type Job, PermanentError } from '@idemq/core'
 import type { CaseGroup } from '../case.ts'
 import type { DriverHarness } from '../driver/harness.ts'
+import { nowMs } from '../wait.ts'
 import { type Client, type Payload, payload, type WorkerBench, withChanges } from './bench.ts'
 
 class CardDeclined extends Error {
@@ -161,6 +162,20 @@ export const replayCases: CaseGroup<DriverHarness, WorkerBench> = {
           (count) => count > 0,
         )
         assert.equal(done.length, 1)
+      },
+    },
+    {
+      name: 'a replay keeps to its rate',
+      async run(t) {
+        const client = await t.client()
+        const job = t.job()
+        await client.mq.enqueueMany(job, ['a', 'b', 'c', 'd'].map(payload))
+        await work(client, job, () => new PermanentError('always'))
+        await t.dead(client.mq, job, 4)
+        const startMs = nowMs()
+        const { replayed } = await client.mq.deadLetters(job.queue).replay({ perSecond: 20, limit: 4 })
+        assert.equal(replayed, 4)
+        assert.ok(nowMs() - startMs >= 148, `four letters at 20 a second took ${nowMs() - startMs} ms`)
       },
     },
     {

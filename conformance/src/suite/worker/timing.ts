@@ -184,6 +184,7 @@ export const timingCases: CaseGroup<DriverHarness, WorkerBench> = {
         await Promise.all([stopping, again])
         assert.equal(client.seen('succeeded').length, 2)
         assert.equal(started, 2, 'started after stop')
+        await expectRejection('a second start', ['CLOSED'], () => worker.start())
 
         const next = await t.client()
         const attempts: number[] = []
