@@ -141,6 +141,7 @@ export class Worker<Tx = unknown> {
       await this.stop({ drainMs: 0 })
       throw stopped ? signal.reason : error
     }
+    this.#opening = undefined
     for (const runner of this.#runners) runner.start()
     this.#schedulePurge(inbox)
   }
@@ -181,9 +182,11 @@ export class Worker<Tx = unknown> {
   async #stop(drainMs: number): Promise<void> {
     this.#state = 'stopped'
     this.#cancelPurge?.()
-    // What a start under way still opens must be closed as well.
-    this.#stopOpening.abort(new IdemqError('CLOSED', 'the worker was stopped before it had started'))
-    await this.#opening?.catch(() => {})
+    if (this.#opening) {
+      // What a start under way still opens must be closed as well.
+      this.#stopOpening.abort(new IdemqError('CLOSED', 'the worker was stopped before it had started'))
+      await this.#opening.catch(() => {})
+    }
     await Promise.all(this.#runners.map((runner) => runner.stop(drainMs)))
   }
 
