@@ -41,6 +41,7 @@ const rows: [title: string, cell: (c: Capabilities) => string][] = [
   ['longest hold', (c) => (c.maxHoldMs === undefined ? 'any' : duration(c.maxHoldMs))],
   ['counts deliveries', (c) => c.counts],
   ['release without a count', (c) => yes(c.freeRelease)],
+  ['repeated sends collapse', (c) => yes(c.dedupesSends)],
   ['settle fenced by the broker', (c) => yes(c.fencedSettle)],
   ['ordering by key', (c) => c.ordering],
   ['groups', (c) => yes(c.groups)],

@@ -93,7 +93,16 @@ export class DeadLetters {
   }
 
   /** Letters that match, oldest first. What is not replayed or removed while the loop is at it stays. */
-  async *scan(filter: DeadLetterFilter = {}, signal?: AbortSignal): AsyncGenerator<DeadLetter, void, undefined> {
+  scan(filter: DeadLetterFilter = {}, signal?: AbortSignal): AsyncGenerator<DeadLetter, void, undefined> {
+    return this.#scan(filter, signal, { complete: false })
+  }
+
+  /** `seen.complete` is set where the driver reached the end. */
+  async *#scan(
+    filter: DeadLetterFilter,
+    signal: AbortSignal | undefined,
+    seen: { complete: boolean },
+  ): AsyncGenerator<DeadLetter, void, undefined> {
     const { driver, ready } = this.#host
     await ready()
     // The driver pushes and a loop pulls: each visit waits until the loop asks for the next letter.
@@ -113,7 +122,10 @@ export class DeadLetters {
         abort.signal,
       )
       .then(
-        () => turn.end(),
+        ({ complete }) => {
+          seen.complete = complete
+          turn.end()
+        },
         (error) => turn.end(error),
       )
     try {
@@ -162,14 +174,15 @@ export class DeadLetters {
    * @throws IdemqError INVALID_OPTION, and what the broker says; what was replayed until then stays replayed
    */
   async replay(options: ReplayOptions = {}): Promise<ReplayResult> {
-    const { filter, dryRun = false, perSecond, limit = Number.POSITIVE_INFINITY, signal } = options
+    const { filter = {}, dryRun = false, perSecond, limit = Number.POSITIVE_INFINITY, signal } = options
     if (perSecond !== undefined && !(perSecond > 0)) {
       throw new IdemqError('INVALID_OPTION', `replay: perSecond is ${perSecond}, must be above 0`)
     }
     const { clock } = this.#host
     const startedAtMs = clock.monotonicMs()
     const result = { matched: 0, replayed: 0, unreadable: 0 }
-    for await (const letter of this.scan(filter, signal)) {
+    const seen = { complete: false }
+    for await (const letter of this.#scan(filter, signal, seen)) {
       if (result.matched >= limit) return { ...result, complete: false }
       result.matched++
       if (!letter.envelope) {
@@ -182,7 +195,7 @@ export class DeadLetters {
         result.replayed++
       }
     }
-    return { ...result, complete: !signal?.aborted }
+    return { ...result, ...seen }
   }
 
   /** Removes the selected letters for good; returns how many. An empty filter is refused: say `{ where: () => true }`. */

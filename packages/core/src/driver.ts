@@ -26,8 +26,8 @@ export interface Target {
 
 export interface Outgoing {
   /**
-   * Unique per (job, replay, attempt, hop). A second send of a copyId that is still stored changes nothing and counts
-   * as stored. A broker's own dedupe, if it has one, must use this and never the job id, or a retry is swallowed.
+   * Unique per (job, replay, attempt, hop). A second send of a copyId that is still stored counts as stored, and changes
+   * nothing where `capabilities.dedupesSends`. A broker's own dedupe, if it has one, must use this and never the job id, or a retry is swallowed.
    */
   readonly copyId: string
   readonly jobId: string
@@ -50,7 +50,10 @@ export interface Delivery {
   readonly holdUntilMs: number
 }
 
-/** `ack`: done, remove it. `release`: the same copy back now, to anyone, no count raised (only where `freeRelease`). */
+/**
+ * `ack`: done, remove it. `release`: the same copy back now, to anyone, no count raised; where not `freeRelease` it is
+ * answered 'failed' with UNSUPPORTED.
+ */
 export type Outcome = 'ack' | 'release'
 
 export interface Settlement {
@@ -115,6 +118,8 @@ export interface Capabilities {
   /** Whether `priorDeliveries` is reported, and what raises it. */
   readonly counts: 'none' | 'starts' | 'every-delivery'
   readonly freeRelease: boolean
+  /** A second send of a copyId that is still stored changes nothing. Else it makes a duplicate, for the inbox to collapse. */
+  readonly dedupesSends: boolean
   /** The broker itself refuses a settle by someone who lost the delivery. Otherwise the local deadline decides. */
   readonly fencedSettle: boolean
   /** 'first-attempts': messages of one ordering key are delivered one at a time, in order; a retry goes behind. */
@@ -160,7 +165,7 @@ export interface Driver {
   declare(target: Target, mode: 'create' | 'check', signal: AbortSignal): Promise<void>
   /** Answers in the order of `batch`, each confirmed by the broker. */
   send(target: Target, batch: readonly Outgoing[], signal: AbortSignal): Promise<Sent[]>
-  /** Stores dead letters of `queue`, confirmed, idempotent by copyId; bodies may be raw bytes of any kind. */
+  /** Stores dead letters of `queue`, confirmed, a copyId once where `dedupesSends`; bodies may be raw bytes of any kind. */
   sendDead(queue: QueueRef, batch: readonly Outgoing[], signal: AbortSignal): Promise<Sent[]>
   open(queue: QueueRef, options: OpenOptions, signal: AbortSignal): Promise<Receiver>
   stats(queue: QueueRef, signal: AbortSignal): Promise<QueueStats>
@@ -187,7 +192,10 @@ export interface Receiver {
   receive(max: number, waitMs: number, signal: AbortSignal): Promise<Delivery[]>
   /** Answers in the order of `batch`. Settling again, or after loss, is `lost` and harms nobody. */
   settle(batch: readonly Settlement[], signal: AbortSignal): Promise<Settled[]>
-  /** Renews the lease of each; `settled` = held, and its `holdUntilMs` is updated. */
+  /**
+   * Renews the lease of each; `settled` = held, and its `holdUntilMs` is updated. Where not `canExtend` it is answered
+   * 'failed' with UNSUPPORTED.
+   */
   extend(deliveries: readonly Delivery[], signal: AbortSignal): Promise<Settled[]>
   /** No new deliveries (a `receive` answers []); what only the driver buffered goes back. Settle and extend go on. */
   stop(): Promise<void>

@@ -3,7 +3,8 @@
  * All calls are batched, one round trip each. Only the database's clock and its fencing tokens decide, never ours.
  *
  * An inbox row: absent → claimed → completed | failed | released, keyed by (scope, key); `floor` is the lowest attempt
- * of the current replay that has no durable successor; it rises only by `end`.
+ * of the current replay that has no durable successor; it rises by `end`, and by a claim to the claiming copy's own
+ * attempt (that copy is the durable successor of those before it).
  */
 
 /** Opaque fencing token. Comes from a sequence of the store and never repeats. */
@@ -88,12 +89,16 @@ export interface InboxStore<Tx = unknown> {
    * - nobody holds an unexpired claim, and the row is absent, expired, or
    * - claimed or released with the same fingerprint, by another job, or by this job at or above (replay, floor), or
    * - failed, by another job or a higher replay of this one.
-   * The count continues at `max(attempt, used + 1)`, and starts anew at `attempt` after 'failed' or for a higher replay.
+   * The count continues at `max(attempt, used + 1)`, and starts anew at `attempt` after 'failed', after the row expired,
+   * or for a higher replay.
    */
   claim(batch: readonly ClaimRequest[], times: ClaimTimes, signal: AbortSignal): Promise<ClaimAnswer[]>
   /** Extends leases; `lost` where the token no longer holds. */
   renew(batch: readonly ClaimRef[], leaseMs: number, signal: AbortSignal): Promise<Held[]>
-  /** Writes step results under the token; `lost` writes nothing. Results survive retries and replays of the key. */
+  /**
+   * Writes step results under the token; `lost` writes nothing. Results survive retries and replays of the key; a claim
+   * with another fingerprint, or after the row expired, begins without them.
+   */
   record(batch: readonly StepRecord[], signal: AbortSignal): Promise<Held[]>
   /** Ends claims under the token; `lost` writes nothing. An 'ended twice' is lost. */
   end(batch: readonly ClaimEnd[], retentionMs: number, signal: AbortSignal): Promise<Held[]>

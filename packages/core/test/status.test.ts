@@ -9,7 +9,7 @@ it('answers for a queue nobody has used', async () => {
     queue: 'work',
     group: 'default',
     stuck: { ready: 0, delayed: 0, inFlight: 0, runningHere: 0 },
-    failing: { dead: 0, groups: [] },
+    failing: { dead: 0, groups: [], groupsComplete: true },
     next: { circuits: [], resumeInMs: 0, exhausted: 'dead letters of work' },
   })
 })

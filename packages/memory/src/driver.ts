@@ -53,6 +53,7 @@ export function memoryDriver(broker: MemoryBroker, maxBodyBytes: number): Driver
     canExtend: true,
     counts: 'every-delivery',
     freeRelease: true,
+    dedupesSends: true,
     fencedSettle: true,
     ordering: 'first-attempts',
     groups: true,

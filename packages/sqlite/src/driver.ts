@@ -47,6 +47,7 @@ export function sqliteDriver(on: Database, maxBodyBytes: number): Driver {
     canExtend: true,
     counts: 'every-delivery',
     freeRelease: true,
+    dedupesSends: true,
     fencedSettle: true,
     ordering: 'first-attempts',
     groups: false,

@@ -25,6 +25,7 @@ export function poorCapabilities({ maxBodyBytes }: Capabilities): Capabilities {
     canExtend: false,
     counts: 'none',
     freeRelease: false,
+    dedupesSends: false,
     fencedSettle: true,
     ordering: 'none',
     groups: false,

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import type { DeadLetterRecord, Driver, QueueRef, Visit } from '@idemq/core'
 import type { CaseGroup } from '../case.ts'
 import { type DriverBench, message, messages, sortedTexts, text } from './bench.ts'
-import { type DriverHarness, orderedScan } from './harness.ts'
+import { type DriverHarness, dedupesSends, orderedScan } from './harness.ts'
 
 /** Visits each letter with what `decide` says of its text; returns the texts in the order shown. */
 async function scan(
@@ -61,6 +61,7 @@ export const deadLetterCases: CaseGroup<DriverHarness, DriverBench> = {
     },
     {
       name: 'a second sendDead of a copyId counts as stored and adds nothing',
+      gates: [dedupesSends],
       async run(t) {
         const { driver, queue } = await t.start()
         const copyId = `${randomUUID()}.0.5.0`

@@ -5,7 +5,7 @@ import type { Sent } from '@idemq/core'
 import { type CaseGroup, within } from '../case.ts'
 import { expectCode, expectRejection } from '../refusal.ts'
 import { type DriverBench, longLeaseMs, message, messages, sortedTexts, statuses, text, texts } from './bench.ts'
-import { type DriverHarness, smallBodies } from './harness.ts'
+import { type DriverHarness, dedupesSends, noSendDedupe, smallBodies } from './harness.ts'
 
 export const sendCases: CaseGroup<DriverHarness, DriverBench> = {
   name: 'send',
@@ -60,6 +60,7 @@ export const sendCases: CaseGroup<DriverHarness, DriverBench> = {
     },
     {
       name: 'a second send of a copyId that is ready counts as stored and changes nothing',
+      gates: [dedupesSends],
       async run(t) {
         const { driver, queue } = await t.start()
         const copyId = `${randomUUID()}.0.1.0`
@@ -73,6 +74,7 @@ export const sendCases: CaseGroup<DriverHarness, DriverBench> = {
     },
     {
       name: 'a second send of a copyId that is delayed counts as stored and changes nothing',
+      gates: [dedupesSends],
       async run(t) {
         const { driver, queue } = await t.start()
         const copyId = `${randomUUID()}.0.2.0`
@@ -85,6 +87,7 @@ export const sendCases: CaseGroup<DriverHarness, DriverBench> = {
     },
     {
       name: 'a second send of a copyId that is in flight counts as stored and is gone with its ack',
+      gates: [dedupesSends],
       async run(t) {
         const { driver, queue } = await t.start()
         const copyId = `${randomUUID()}.0.1.0`
@@ -94,6 +97,21 @@ export const sendCases: CaseGroup<DriverHarness, DriverBench> = {
         await t.send(driver, queue, [message({ copyId })])
         await t.settle(receiver, [delivery])
         await t.expectNothing(receiver, t.scale.delayMs, 'the second send of a copyId in flight was delivered')
+      },
+    },
+    {
+      name: 'a second send of a copyId counts as stored and loses neither the copy nor another',
+      gates: [noSendDedupe],
+      async run(t) {
+        const { driver, queue } = await t.start()
+        const copyId = `${randomUUID()}.0.1.0`
+        await t.send(driver, queue, [message({ copyId, body: 'same' })])
+        await t.send(driver, queue, [message({ copyId, body: 'same' })])
+        await t.send(driver, queue, [message({ body: 'other' })])
+        const receiver = await t.open(driver, queue)
+        const seen = new Set<string>()
+        while (seen.size < 2) seen.add(text(await t.takeOne(receiver)))
+        assert.deepEqual([...seen].sort(), ['other', 'same'])
       },
     },
     {
