@@ -36,3 +36,6 @@ export interface Burst {
   /** Start when so many producers are ready. */
   readonly parties: number
 }
+
+/** How a child ends that found the broker unavailable for now: to be started again (EX_TEMPFAIL of sysexits.h). */
+export const unavailableExitCode = 75

@@ -1,12 +1,12 @@
 /** One child of a run, as its parent sees it. */
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import type { ChildConfig } from './child-config.ts'
+import { type ChildConfig, unavailableExitCode } from './child-config.ts'
 
 export interface ChildExit {
   /** True if SIGKILL ended it, by its own hand or its parent's. */
   readonly killed: boolean
-  /** True if it ended as it was told to, with nothing to complain about. */
+  /** True if it ended as it was told to, or to be started again, with nothing to complain about. */
   readonly clean: boolean
   readonly code: number | null
   /** The end of what it wrote to stderr. */
@@ -51,7 +51,7 @@ export function startChild(config: ChildConfig, cacheDirectory: string): Child {
     child.once('error', reject)
     child.once('close', (code, signal) => {
       // Told to stop before it could listen, it dies of SIGTERM: it had not begun anything.
-      const clean = code === 0 || (stopping && signal === 'SIGTERM')
+      const clean = code === 0 || code === unavailableExitCode || (stopping && signal === 'SIGTERM')
       resolve({ killed: signal === 'SIGKILL' && !overdue, clean, code, stderr })
     })
   })

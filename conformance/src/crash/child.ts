@@ -1,8 +1,17 @@
 /** The one entry of every process of a crash run: `node child.ts '<ChildConfig as JSON>'`. Ends on SIGTERM. */
-import { type Adapter, connect, type IdemqEvent, type Mq, type OpenUrl, sleep, systemClock } from '@idemq/core'
+import {
+  type Adapter,
+  connect,
+  IdemqError,
+  type IdemqEvent,
+  type Mq,
+  type OpenUrl,
+  sleep,
+  systemClock,
+} from '@idemq/core'
 import { connectLedger } from '../oracle/ledger.ts'
 import { openStatementLog, type StatementLog } from '../oracle/statements.ts'
-import type { ChildConfig } from './child-config.ts'
+import { type ChildConfig, unavailableExitCode } from './child-config.ts'
 import { controls } from './controls.ts'
 import { createExecutioner } from './executioner.ts'
 import { crashQueue, kinds } from './jobs.ts'
@@ -28,24 +37,35 @@ const mq = await connect(tap.adapter)
 stateEvents(mq, log)
 log.write({ type: 'ready', role: config.role })
 
-if (config.role === 'producer') {
-  await produce({ mq, tap, log, ledger, config, signal: stopping.signal })
-} else if (config.role === 'worker') {
-  const { leaseMs, claimLeaseMs, concurrency, prefetch, lethal } = config
-  const worker = mq.worker({ leaseMs, claimLeaseMs, concurrency, prefetch, graceMs: 500 })
-  addHandlers({ worker, mq, tap, log, ledger, name: config.name, ...(lethal && { die: executioner.die }) })
-  await worker.start()
-  await aborted(stopping.signal)
-  await worker.stop({ drainMs: 5_000 })
-} else if (config.role === 'relay') {
-  await mq.relay({ batch: 20, leaseMs: config.leaseMs, pollMs: 50 }).start()
-  await aborted(stopping.signal)
-} else {
-  await operate()
+try {
+  await play()
+} catch (error) {
+  if (!(error instanceof IdemqError && error.retryable)) throw error
+  // A frozen process may keep a lock for longer than anyone waits for it. Whoever supervises starts again.
+  log.write({ type: 'event', event: 'unavailable', detail: `${error.code} ${error.message}` })
+  process.exit(unavailableExitCode)
 }
 await mq.close()
 ledger.close()
 log.close()
+
+async function play(): Promise<void> {
+  if (config.role === 'producer') {
+    await produce({ mq, tap, log, ledger, config, signal: stopping.signal })
+  } else if (config.role === 'worker') {
+    const { leaseMs, claimLeaseMs, concurrency, prefetch, lethal } = config
+    const worker = mq.worker({ leaseMs, claimLeaseMs, concurrency, prefetch, graceMs: 500 })
+    addHandlers({ worker, mq, tap, log, ledger, name: config.name, ...(lethal && { die: executioner.die }) })
+    await worker.start()
+    await aborted(stopping.signal)
+    await worker.stop({ drainMs: 5_000 })
+  } else if (config.role === 'relay') {
+    await mq.relay({ batch: 20, leaseMs: config.leaseMs, pollMs: 50 }).start()
+    await aborted(stopping.signal)
+  } else {
+    await operate()
+  }
+}
 
 async function openAdapter(): Promise<Adapter> {
   const { openUrl } = (await import(config.adapterPackage)) as { openUrl: OpenUrl }

@@ -161,8 +161,8 @@ function tapInbox(inbox: InboxStore, options: TapOptions, tokens: Map<string, He
     },
     async record(batch, signal) {
       const held = await inbox.record(batch, signal)
-      batch.forEach(({ scope, key, step }, i) => {
-        if (held[i] === 'held') log.write({ type: 'memo', scope, key, step })
+      batch.forEach(({ scope, key, token, step }, i) => {
+        if (held[i] === 'held') log.write({ type: 'memo', scope, key, token: String(token), step })
       })
       return held
     },

@@ -115,6 +115,7 @@ interface KeyState {
   readonly grants: Map<string, Grant>
   /** Claims whose answer died with its process: each may have been granted. */
   readonly unanswered: Map<string, { readonly claim: StatedClaim; readonly line: number }>
+  /** By fingerprint and step: another payload under the key begins without the results of this one. */
   readonly memoLines: Map<string, number>
   readonly completedAs: Set<string>
   /** Line after which no claim may be granted. */
@@ -300,8 +301,8 @@ export function createOracle(): Oracle {
   }
 
   const ranStep = (step: Extract<StatedBy, { type: 'step_ran' }>): void => {
-    const memoLine = keyState(step).memoLines.get(step.step)
     const grant = grantOfStart.get(step.startId)
+    const memoLine = keyState(step).memoLines.get(`${grant?.claim.fingerprint} ${step.step}`)
     if (memoLine === undefined || !grant || grant.askedLine < memoLine) return
     findings.doubled.push(`${step.scope} ${step.key}: step '${step.step}' ran again though its result was recorded`)
   }
@@ -370,8 +371,10 @@ export function createOracle(): Oracle {
         break
       }
       case 'memo': {
-        const { memoLines } = keyState(statement)
-        if (!memoLines.has(statement.step)) memoLines.set(statement.step, line)
+        const { grants, memoLines } = keyState(statement)
+        const { fingerprint = '' } = grants.get(`${by} ${statement.token}`)?.claim ?? {}
+        const memo = `${fingerprint} ${statement.step}`
+        if (!memoLines.has(memo)) memoLines.set(memo, line)
         break
       }
       case 'dead_stored': {

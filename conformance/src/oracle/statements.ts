@@ -77,7 +77,13 @@ export type Statement =
   | { readonly type: 'ending'; readonly call: string; readonly ends: readonly StatedEnd[] }
   | { readonly type: 'ended'; readonly call: string; readonly held: readonly boolean[] }
   /** The inbox accepted the result of a step. */
-  | { readonly type: 'memo'; readonly scope: string; readonly key: string; readonly step: string }
+  | {
+      readonly type: 'memo'
+      readonly scope: string
+      readonly key: string
+      readonly token: string
+      readonly step: string
+    }
   /** A dead letter was confirmed stored. */
   | { readonly type: 'dead_stored'; readonly jobId: string; readonly replay: number }
   /** The first thing a handler says. `token` is the claim it runs under, `startId` unique in the run. */

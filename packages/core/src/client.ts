@@ -58,6 +58,9 @@ export async function connect(target: string | URL | Driver | Adapter, options: 
 
 function resolve(target: string | URL | Driver | Adapter, clock: Clock, adapters: AdapterLoaders): Promise<Adapter> {
   if (typeof target === 'string' || target instanceof URL) return connectAdapter(target, { clock }, adapters)
+  if (typeof target !== 'object' || target === null) {
+    throw new IdemqError('INVALID_OPTION', `connect: needs a URL, a driver or an adapter, got ${String(target)}`)
+  }
   return Promise.resolve('driver' in target ? target : { driver: target })
 }
 
@@ -92,7 +95,7 @@ export class Mq {
    * Resolves once the broker stored the job as durably as its manifest says. A repeat of a call that failed is safe
    * with the same business key, or with `jobId`.
    * @throws IdemqError INVALID_PAYLOAD (names each path), BODY_TOO_LARGE, INVALID_OPTION, UNSUPPORTED: nothing was sent.
-   * SEND_UNKNOWN: it may have been. Else what the broker says, after trying for `sendTimeoutMs`
+   * SEND_UNKNOWN: it may have been. ABORTED: not sent. Else what the broker says, after trying for `sendTimeoutMs`
    */
   async enqueue<In, Out>(
     job: Job<In, Out>,
@@ -229,6 +232,7 @@ export class Mq {
 
   #send(queue: string, composed: Composed, signal: AbortSignal | undefined): Promise<void> {
     this.#assertOpen()
+    if (signal?.aborted) throw new IdemqError('ABORTED', `${composed.envelope.name}: aborted before it was sent`)
     const { clock, sendTimeoutMs } = this.#options
     const { envelope, body, delayMs } = composed
     const { maxDelayMs = Number.POSITIVE_INFINITY } = this.driver.capabilities

@@ -18,7 +18,7 @@ export async function connectAdapter(
 ): Promise<Adapter> {
   const url = parse(target)
   const scheme = url.protocol.slice(0, -1)
-  const loader = loaders[scheme]
+  const loader = Object.hasOwn(loaders, scheme) ? loaders[scheme] : undefined
   const { openUrl } = loader ? await loader() : await load(scheme)
   return openUrl(url, context)
 }
@@ -39,14 +39,14 @@ function parse(target: string | URL): URL {
   if (target instanceof URL) return target
   try {
     return new URL(target)
-  } catch (cause) {
-    // The text may hold a password: it is not repeated.
-    throw new IdemqError('INVALID_URL', 'connect: not a URL; expected for instance sqlite:./jobs.db', cause)
+  } catch {
+    // The text may hold a password: neither it nor Node's error, which has it as `input`, is repeated.
+    throw new IdemqError('INVALID_URL', 'connect: not a URL; expected for instance sqlite:./jobs.db')
   }
 }
 
 async function load(scheme: string): Promise<{ openUrl: OpenUrl }> {
-  const name = packageOfScheme[scheme]
+  const name = Object.hasOwn(packageOfScheme, scheme) ? packageOfScheme[scheme] : undefined
   if (!name) {
     const known = Object.keys(packageOfScheme).join(', ')
     throw new IdemqError(

@@ -24,8 +24,8 @@ export interface ClaimRequest {
 }
 
 /**
- * `claimed`: ours until the lease ends; `attempt` counts starts of the key's series, this one included; `steps` are
- * the results recorded so far (JSON by step name).
+ * `claimed`: ours until the lease ends; `attempt` counts starts of the key's series, this one included; `crashed`: the
+ * start before this one never ended, its lease ran out; `steps` are the results recorded so far (JSON by step name).
  * `completed`: done before, with the stored result (JSON) if one was kept.
  * `busy`: claimed by another; ask again after `retryAfterMs`.
  * `mismatch`: claimed, released or completed with another fingerprint.
@@ -36,6 +36,7 @@ export type ClaimAnswer =
       readonly status: 'claimed'
       readonly token: Token
       readonly attempt: number
+      readonly crashed: boolean
       readonly steps?: Readonly<Record<string, string>>
     }
   | { readonly status: 'completed'; readonly result?: string }
@@ -54,6 +55,11 @@ export interface ClaimEnd extends ClaimRef {
   readonly floor: number
   /** Gives the start back: drain, snooze, quarantine. */
   readonly free: boolean
+  /**
+   * 'released' only: for so many milliseconds other jobs with this key are answered `busy`, so that a duplicate does not
+   * run ahead of a retry's backoff. The job itself may claim at once.
+   */
+  readonly holdMs: number
   /** JSON, for 'completed' only. */
   readonly result?: string
 }
@@ -86,7 +92,7 @@ export interface InboxStore<Tx = unknown> {
   prepare(mode: 'create' | 'check', signal: AbortSignal): Promise<void>
   /**
    * Answers in order. Keys are distinct within a batch. Who claims:
-   * - nobody holds an unexpired claim, and the row is absent, expired, or
+   * - nobody holds an unexpired claim, no other job is inside its `holdMs`, and the row is absent, expired, or
    * - claimed or released with the same fingerprint, by another job, or by this job at or above (replay, floor), or
    * - failed, by another job or a higher replay of this one.
    * The count continues at `max(attempt, used + 1)`, and starts anew at `attempt` after 'failed', after the row expired,
