@@ -3,7 +3,7 @@
  * drains undisturbed, then the oracle judges.
  */
 import type { CrashPoint } from '@idemq/core'
-import type { Aftermath, Counts } from '../oracle/oracle.ts'
+import type { Aftermath, Counts } from '../oracle/verdict.ts'
 import type { Broker } from './brokers.ts'
 import type { Child, ChildExit } from './child-process.ts'
 import { type Control, controls } from './controls.ts'

@@ -20,10 +20,12 @@ import { tapAdapter } from './tap.ts'
 import { addHandlers } from './work.ts'
 
 const config = JSON.parse(process.argv[2]!) as ChildConfig
-const stopping = new AbortController()
-process.on('SIGTERM', () => stopping.abort())
-
 const log = openStatementLog(config.logPath, config.name)
+const stopping = new AbortController()
+process.on('SIGTERM', () => {
+  log.write({ type: 'stopping' })
+  stopping.abort()
+})
 // Without its parent a child has nobody to be judged by.
 const ledger = await connectLedger(config.ledgerPort, () => process.exit(3))
 const executioner = createExecutioner(config.plan, log)

@@ -52,7 +52,7 @@ export function claimAlwaysGranted(adapter: Adapter): Adapter {
       return answers.map((answer, i) =>
         answer.status === 'claimed'
           ? answer
-          : { status: 'claimed', token: `granted-${++granted}`, attempt: batch[i]!.attempt },
+          : { status: 'claimed', token: `granted-${++granted}`, attempt: batch[i]!.attempt, crashed: false },
       )
     },
     renew: async (batch, leaseMs, signal) => (await inbox.renew(batch, leaseMs, signal)).map(() => 'held'),

@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Adapter, QueueStats } from '@idemq/core'
 import { startLedger } from '../oracle/ledger.ts'
-import { createOracle, type FinalLetter, type FinalRow, type Finals, type Oracle } from '../oracle/oracle.ts'
+import { createOracle, type Oracle } from '../oracle/oracle.ts'
 import { followStatementLog, openStatementLog, type StatedBy } from '../oracle/statements.ts'
+import type { FinalLetter, FinalRow, Finals } from '../oracle/verdict.ts'
 import { assertCrashable, type Broker, closeAdapter, openBroker } from './brokers.ts'
 import type { ChildConfig } from './child-config.ts'
 import { type Child, startChild } from './child-process.ts'
@@ -157,7 +158,8 @@ export async function openRun(options: RunOptions): Promise<Run> {
     outboxPending,
     async finals() {
       poll()
-      return { letters: await readLetters(adapter), rows: await readRows(adapter) }
+      const pending = countable ? sumOf(await stats()) + (await outboxPending()) : 0
+      return { letters: await readLetters(adapter), rows: await readRows(adapter), pending }
     },
     async close() {
       for (const child of children.values()) child.kill()
@@ -186,8 +188,8 @@ async function readLetters({ driver }: Adapter): Promise<FinalLetter[]> {
       const raw = Buffer.from(body).toString('base64')
       if (!envelope?.dead) letters.push({ body: raw })
       else {
-        const { job_id: jobId, replay, failures = [], dead } = envelope
-        letters.push({ jobId, replay, reason: dead.reason, failures: failures.length, body: raw })
+        const { job_id: jobId, failures = [], dead } = envelope
+        letters.push({ jobId, reason: dead.reason, failures: failures.length, body: raw })
       }
       return 'keep'
     },
@@ -205,7 +207,7 @@ async function createRowsTable({ inbox }: Adapter): Promise<void> {
   const [answer] = await inbox.claim([setupClaim], { leaseMs: 60_000, retentionMs }, never)
   if (answer?.status !== 'claimed') throw new Error(`the broker is not empty: its inbox answers '${answer?.status}'`)
   const { scope, key } = setupClaim
-  const end = { scope, key, token: answer.token, state: 'completed', floor: 1, free: false } as const
+  const end = { scope, key, token: answer.token, state: 'completed', floor: 1, free: false, holdMs: 0 } as const
   await inbox.transact(
     (tx) => asSql(tx).query(`CREATE TABLE ${rowsTable} (key text, start_id text)`),
     () => end,
@@ -224,7 +226,7 @@ async function readRows({ inbox }: Adapter): Promise<FinalRow[]> {
       const answer = await asSql(tx).query(`SELECT key, start_id FROM ${rowsTable}`)
       rows = answer.rows.map((row) => ({ key: String(row.key), startId: String(row.start_id) }))
     },
-    () => ({ scope, key, token: 0, state: 'completed', floor: 1, free: false }),
+    () => ({ scope, key, token: 0, state: 'completed', floor: 1, free: false, holdMs: 0 }),
     retentionMs,
     never,
   )

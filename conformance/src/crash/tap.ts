@@ -82,9 +82,8 @@ function tapDriver(driver: Driver, { log, name, onEdge }: TapOptions): Driver {
     },
     async sendDead(queue, batch, signal) {
       const sent = await driver.sendDead(queue, batch, signal)
-      batch.forEach(({ jobId, body }, i) => {
-        const replay = readBody(driver.codec, body)?.replay ?? 0
-        if (sent[i]?.status === 'stored') log.write({ type: 'dead_stored', jobId, replay })
+      batch.forEach(({ jobId }, i) => {
+        if (sent[i]?.status === 'stored') log.write({ type: 'dead_stored', jobId })
       })
       return sent
     },

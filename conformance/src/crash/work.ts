@@ -82,8 +82,9 @@ export function addHandlers(options: WorkOptions): void {
   worker.handle(kinds.snoozer.job, async ({ times }, job) => {
     const startId = begin(job)
     const { visits } = await ledger.call({ op: 'visit', key: job.key })
-    if (visits! <= times) job.snooze(snoozeMs)
-    else await charge(job, startId, times)
+    if (visits! > times) return charge(job, startId, times)
+    log.write({ type: 'snoozing', startId })
+    job.snooze(snoozeMs)
   })
   worker.handle(kinds.crasher.job, async ({ times }, job) => {
     const startId = begin(job)

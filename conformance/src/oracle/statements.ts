@@ -85,7 +85,7 @@ export type Statement =
       readonly step: string
     }
   /** A dead letter was confirmed stored. */
-  | { readonly type: 'dead_stored'; readonly jobId: string; readonly replay: number }
+  | { readonly type: 'dead_stored'; readonly jobId: string }
   /** The first thing a handler says. `token` is the claim it runs under, `startId` unique in the run. */
   | {
       readonly type: 'started'
@@ -97,6 +97,10 @@ export type Statement =
       readonly token: string
       readonly startId: string
     }
+  /** The handler of a start is about to ask to come back, which uses no attempt. */
+  | { readonly type: 'snoozing'; readonly startId: string }
+  /** The process was told to stop: what it hands back from here on uses no attempt. */
+  | { readonly type: 'stopping' }
   /** The first thing the function of a step says. */
   | {
       readonly type: 'step_ran'

@@ -8,10 +8,11 @@ import { Events, type EventType, type IdemqEvent, jobRef, type Listener } from '
 import { type Composed, Composer, type EnqueueOptions } from './internal/composer.ts'
 import { reach } from './internal/crash-points.ts'
 import { outgoingOf } from './internal/endings.ts'
-import { persist } from './internal/persist.ts'
+import { persist, throwFirst } from './internal/persist.ts'
+import { Quarantine } from './internal/quarantine.ts'
 import { Sender } from './internal/sender.ts'
 import { checkQueueName, type Job } from './job.ts'
-import { type Enqueued, Outbox, Relay, type RelayOptions } from './outbox.ts'
+import { type Enqueued, Outbox, Relay, type RelayOptions, refuseSharedJobId } from './outbox.ts'
 import { type QueueStatus, readStatus } from './status.ts'
 import type { InboxStore, OutboxStore } from './store.ts'
 import { Worker, type WorkerOptions } from './worker.ts'
@@ -74,11 +75,13 @@ export class Mq {
   readonly #events: Events
   readonly #sender: Sender
   readonly #composer: Composer
+  readonly #quarantine: Quarantine
   readonly #declared = new Map<string, Promise<void>>()
   readonly #workers = new Set<Worker<never>>()
   readonly #relays = new Set<Relay>()
   readonly #sending = new Set<Promise<unknown>>()
   #closing: Promise<void> | undefined
+  #closed = false
 
   /** Use {@link connect}. */
   constructor(adapter: Adapter, options: Required<Omit<ConnectOptions, 'adapters'>>) {
@@ -89,6 +92,7 @@ export class Mq {
     this.#events = new Events(() => options.clock.now())
     this.#sender = new Sender(adapter.driver, options.clock)
     this.#composer = new Composer(adapter.driver, options.clock)
+    this.#quarantine = new Quarantine(options.clock)
   }
 
   /**
@@ -99,7 +103,7 @@ export class Mq {
    */
   async enqueue<In, Out>(
     job: Job<In, Out>,
-    payload: In,
+    payload: NoInfer<In>,
     options: EnqueueOptions & CallOptions = {},
   ): Promise<Enqueued> {
     const composed = await this.#composer.compose(job, payload, options)
@@ -114,9 +118,12 @@ export class Mq {
    */
   async enqueueMany<In, Out>(
     job: Job<In, Out>,
-    payloads: readonly In[],
-    options: (EnqueueOptions & CallOptions) | ((payload: In, index: number) => EnqueueOptions & CallOptions) = {},
+    payloads: readonly NoInfer<In>[],
+    options:
+      | (Omit<EnqueueOptions, 'jobId'> & CallOptions)
+      | ((payload: NoInfer<In>, index: number) => EnqueueOptions & CallOptions) = {},
   ): Promise<EnqueueResult[]> {
+    refuseSharedJobId(job, options)
     await this.#declare(job.queue)
     return Promise.all(
       payloads.map(async (payload, index): Promise<EnqueueResult> => {
@@ -135,7 +142,7 @@ export class Mq {
 
   /** @throws IdemqError INVALID_OPTION */
   worker<Tx = unknown>(options: WorkerOptions<Tx> = {}): Worker<Tx> {
-    this.#assertOpen()
+    this.#assertOpen('work')
     const worker = new Worker<Tx>(
       {
         driver: this.driver,
@@ -144,6 +151,7 @@ export class Mq {
         sender: this.#sender,
         events: this.#events,
         clock: this.#options.clock,
+        quarantine: this.#quarantine,
         random: Math.random,
       },
       options,
@@ -171,7 +179,7 @@ export class Mq {
 
   /** @throws IdemqError UNSUPPORTED as {@link outbox}, INVALID_OPTION */
   relay(options: RelayOptions & { readonly outbox?: OutboxStore<never> } = {}): Relay {
-    this.#assertOpen()
+    this.#assertOpen('work')
     const { outbox, ...relayOptions } = options
     const relay = new Relay(
       this.#outbox(outbox as OutboxStore | undefined),
@@ -202,6 +210,7 @@ export class Mq {
         runners: workers.flatMap((worker) => worker.snapshot(queue, ref.group) ?? []),
         jobs: workers.flatMap((worker) => worker.jobs).filter((job) => job.queue === queue),
         outbox: this.#outboxStore,
+        declare: this.#options.declare,
       },
       this.#options.clock,
       options.signal,
@@ -222,12 +231,13 @@ export class Mq {
   }
 
   async #close(): Promise<void> {
-    await Promise.all([...this.#relays].map((relay) => relay.stop()))
-    await Promise.all([...this.#workers].map((worker) => worker.stop()))
+    // Handlers that drain may still enqueue: the client is closed to them only once they are done.
+    const stopping = [...this.#relays, ...this.#workers].map((each) => each.stop())
+    const stopped = await Promise.allSettled(stopping)
+    this.#closed = true
     await Promise.allSettled(this.#sending)
-    await this.driver.close()
-    await this.inbox?.close()
-    await this.#outboxStore?.close()
+    const closed = await Promise.allSettled([this.driver.close(), this.inbox?.close(), this.#outboxStore?.close()])
+    throwFirst([...stopped, ...closed])
   }
 
   #send(queue: string, composed: Composed, signal: AbortSignal | undefined): Promise<void> {
@@ -288,8 +298,10 @@ export class Mq {
     return store
   }
 
-  #assertOpen(): void {
-    if (this.#closing) throw new IdemqError('CLOSED', `the connection to ${this.driver.name} is closed`)
+  /** 'work': workers and relays, refused from the first moment of closing. */
+  #assertOpen(what: 'work' | 'calls' = 'calls'): void {
+    if (this.#closed || (what === 'work' && this.#closing))
+      throw new IdemqError('CLOSED', `the connection to ${this.driver.name} is closed`)
   }
 }
 

@@ -246,7 +246,7 @@ export class DeadLetters {
     if (!letter.envelope) {
       throw new IdemqError('INVALID_ENVELOPE', `dead letter ${letter.id} cannot be replayed: ${letter.message}`)
     }
-    const { dead: _, hop: __, not_before: ___, expires_at: ____, ...kept } = letter.envelope
+    const { dead: _, hop: __, not_before: ___, expires_at: ____, unknown_since: _____, ...kept } = letter.envelope
     const copy: Envelope = { ...kept, attempt: 1, replay: kept.replay + 1, created_at: wireTime(clock.now()) }
     const body = driver.codec ? driver.codec.encode(copy) : encodeEnvelope(copy)
     await sender.send(this.#queue, outgoingOf(copy, body, 0), clock.monotonicMs() + replayTimeoutMs)

@@ -71,6 +71,8 @@ export interface Envelope {
   readonly headers?: Readonly<Record<string, string>>
   /** The last few, oldest first. */
   readonly failures?: readonly Failure[]
+  /** Since when no worker has known the job's name; absent where one did. */
+  readonly unknown_since?: string
   /** Present while the job is a dead letter. */
   readonly dead?: DeadMark
 }
@@ -150,6 +152,7 @@ function invalidField(e: Record<string, unknown>): string | undefined {
   if (!isTime(e.first_enqueued_at)) return 'first_enqueued_at: must be an RFC 3339 time'
   if (e.not_before !== undefined && !isTime(e.not_before)) return 'not_before: must be an RFC 3339 time'
   if (e.expires_at !== undefined && !isTime(e.expires_at)) return 'expires_at: must be an RFC 3339 time'
+  if (e.unknown_since !== undefined && !isTime(e.unknown_since)) return 'unknown_since: must be an RFC 3339 time'
   for (const name of ['ordering_key', 'correlation_id', 'causation_id', 'traceparent', 'tracestate']) {
     if (e[name] !== undefined && !isText(e[name], 1024)) return `${name}: ${textRule(1024)}`
   }

@@ -22,7 +22,11 @@ export interface EventMap {
   started: JobRef
   succeeded: JobRef & { readonly durationMs: number }
   /** Settled without running: done before ('completed'), or a copy that has a successor ('stale'). */
-  deduplicated: JobRef & { readonly reason: 'completed' | 'stale' }
+  deduplicated: JobRef & {
+    readonly reason: 'completed' | 'stale'
+    /** What the completed run returned, where the job keeps results (`storeResult`). */
+    readonly result?: unknown
+  }
   failed: JobRef & { readonly error: Error; readonly permanent: boolean; readonly durationMs: number }
   retry_scheduled: JobRef & { readonly delayMs: number; readonly overBudget: boolean }
   /** Comes back later, no attempt used. */

@@ -16,7 +16,8 @@ export function noInbox(): InboxStore {
     name: 'none',
     capabilities: { durability: 'memory', transactions: false },
     prepare: async () => {},
-    claim: async (batch) => batch.map(({ attempt }): ClaimAnswer => ({ status: 'claimed', token: 0, attempt })),
+    claim: async (batch) =>
+      batch.map(({ attempt }): ClaimAnswer => ({ status: 'claimed', token: 0, attempt, crashed: false })),
     renew: async (batch) => batch.map(() => 'held' as const),
     record: unsupported('job.step'),
     end: async (batch) => batch.map(() => 'held' as const),

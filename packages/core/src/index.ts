@@ -64,7 +64,13 @@ export { type AnyJob, byJobId, defineJob, type Job, type JobOptions, type RetryP
 export type { Enqueued, Outbox, Relay, RelayOptions } from './outbox.ts'
 export { type Backoff, type ExponentialOptions, exponential, fixed } from './policy/backoff.ts'
 export { type RetryBudget, type RetryBudgetOptions, retryBudget } from './policy/budget.ts'
-export { type Circuit, type CircuitOptions, type CircuitState, circuitBreaker } from './policy/circuit.ts'
+export {
+  type Circuit,
+  type CircuitOptions,
+  type CircuitPass,
+  type CircuitState,
+  circuitBreaker,
+} from './policy/circuit.ts'
 export { classifyFailure, type FailureClass } from './policy/classify.ts'
 export type { QueueStatus } from './status.ts'
 export type {

@@ -31,7 +31,7 @@ export interface JobOptions<In, Out> {
   readonly classify?: (error: Error) => FailureClass | undefined
   /** Selects what of the payload makes two jobs with one key "the same". @default all of it */
   readonly fingerprint?: (payload: In) => unknown
-  /** Keeps the handler's result (JSON, up to 64 KiB) in the inbox for duplicates. @default false */
+  /** Keeps the handler's result (JSON, up to 64 KiB) in the inbox; `deduplicated` events carry it. @default false */
   readonly storeResult?: boolean
   /** @default none */
   readonly circuit?: Circuit
@@ -79,7 +79,8 @@ export function defineJob<In, Out>(name: string, options: JobOptions<In, Out>): 
   if (typeof options.idempotencyKey !== 'function' && options.idempotencyKey !== byJobId) {
     refuse('idempotencyKey must be a function of the payload, or byJobId to say that there is no business key')
   }
-  if (!(timeoutMs >= 1)) refuse(`timeoutMs is ${timeoutMs}, must be 1 ms or more`)
+  if (!(timeoutMs >= 1 && timeoutMs < Number.POSITIVE_INFINITY))
+    refuse(`timeoutMs is ${timeoutMs}, must be 1 ms or more`)
   if (!(Number.isInteger(maxAttempts) && maxAttempts >= 1)) {
     refuse(`retry.maxAttempts is ${maxAttempts}, must be an integer from 1`)
   }
@@ -92,11 +93,19 @@ export function defineJob<In, Out>(name: string, options: JobOptions<In, Out>): 
     maxAttempts,
     backoff,
     classify: classify ? (error: Error) => classify(error) ?? classifyFailure(error) : classifyFailure,
-    fingerprint: fingerprint ? (payload: unknown) => fingerprintOf(fingerprint(payload as In)) : fingerprintOf,
+    fingerprint: fingerprint
+      ? (payload: unknown) => fingerprintOf(wireForm(fingerprint(payload as In)))
+      : fingerprintOf,
     storeResult: options.storeResult ?? false,
     circuit: options.circuit,
     budget: options.budget ?? retryBudget(),
   })
+}
+
+/** As JSON would carry it: a Date is its text, not an object without fields. */
+function wireForm(value: unknown): unknown {
+  const json = JSON.stringify(value)
+  return json === undefined ? null : JSON.parse(json)
 }
 
 const queueName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/

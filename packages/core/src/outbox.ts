@@ -1,12 +1,12 @@
 import { type Clock, sleep } from './clock.ts'
-import { timeMs } from './envelope.ts'
+import { copyIdOf, timeMs } from './envelope.ts'
 import { asIdemqError, IdemqError } from './errors.ts'
 import type { Events } from './events.ts'
 import type { Composed, Composer, EnqueueOptions } from './internal/composer.ts'
 import { reach } from './internal/crash-points.ts'
-import { ioPauseMs } from './internal/persist.ts'
+import { ioPauseMs, throwFirst, timed } from './internal/persist.ts'
 import type { Sender } from './internal/sender.ts'
-import type { Job } from './job.ts'
+import type { AnyJob, Job } from './job.ts'
 import type { OutboxClaim, OutboxRow, OutboxStats, OutboxStore } from './store.ts'
 
 /** Where a job was written, and under which identity. */
@@ -26,7 +26,12 @@ export class Outbox<Tx = unknown> {
   }
 
   /** @throws IdemqError as `mq.enqueue` does, and what the transaction's client throws */
-  async enqueue<In, Out>(tx: Tx, job: Job<In, Out>, payload: In, options: EnqueueOptions = {}): Promise<Enqueued> {
+  async enqueue<In, Out>(
+    tx: Tx,
+    job: Job<In, Out>,
+    payload: NoInfer<In>,
+    options: EnqueueOptions = {},
+  ): Promise<Enqueued> {
     const composed = await this.#composer.compose(job, payload, options)
     await this.#store.insert(tx, [rowOf(job.queue, composed)])
     return { jobId: composed.envelope.job_id, idempotencyKey: composed.envelope.idempotency_key }
@@ -36,9 +41,10 @@ export class Outbox<Tx = unknown> {
   async enqueueMany<In, Out>(
     tx: Tx,
     job: Job<In, Out>,
-    payloads: readonly In[],
-    options: EnqueueOptions = {},
+    payloads: readonly NoInfer<In>[],
+    options: Omit<EnqueueOptions, 'jobId'> = {},
   ): Promise<Enqueued[]> {
+    refuseSharedJobId(job, options)
     const composed: Composed[] = []
     for (const payload of payloads) composed.push(await this.#composer.compose(job, payload, options))
     await this.#store.insert(
@@ -54,10 +60,17 @@ export class Outbox<Tx = unknown> {
   }
 }
 
+/** One id for many jobs would make them one job. */
+export function refuseSharedJobId(job: AnyJob, options: object): void {
+  if ('jobId' in options && options.jobId !== undefined) {
+    throw new IdemqError('INVALID_OPTION', `${job.name}: one jobId for many payloads: give each its own, or none`)
+  }
+}
+
 function rowOf(queue: string, { envelope, body }: Composed): OutboxRow {
   return {
     queue,
-    copyId: `${envelope.job_id}.0.1.0`,
+    copyId: copyIdOf(envelope),
     jobId: envelope.job_id,
     partitionKey: envelope.ordering_key ?? envelope.idempotency_key,
     ordered: envelope.ordering_key !== undefined,
@@ -84,6 +97,8 @@ export interface RelayHost {
   readonly declareQueue: (queue: string) => Promise<void>
 }
 
+/** Longest wait for one answer of the store. */
+const callTimeoutMs = 30_000
 const relayDefaults = { batch: 500, leaseMs: 10_000, pollMs: 1_000 }
 
 /**
@@ -103,7 +118,9 @@ export class Relay {
     this.#host = host
     this.#options = { ...relayDefaults, ...options }
     for (const [name, value] of Object.entries(this.#options)) {
-      if (!(value >= 1)) throw new IdemqError('INVALID_OPTION', `mq.relay: ${name} is ${value}, must be from 1`)
+      if (!(Number.isInteger(value) && value >= 1)) {
+        throw new IdemqError('INVALID_OPTION', `mq.relay: ${name} is ${value}, must be an integer from 1`)
+      }
     }
   }
 
@@ -124,7 +141,8 @@ export class Relay {
     const { signal } = this.#stop
     for (let failures = 0; !signal.aborted; ) {
       try {
-        const claims = await this.#store.claim(this.#options.batch, this.#options.leaseMs, signal)
+        const { batch, leaseMs } = this.#options
+        const claims = await timed(clock, callTimeoutMs, signal, (s) => this.#store.claim(batch, leaseMs, s))
         if (claims.length === 0) await this.#store.wait(this.#options.pollMs, signal)
         else await this.#relay(claims)
         failures = 0
@@ -140,24 +158,21 @@ export class Relay {
   async #relay(claims: readonly OutboxClaim[]): Promise<void> {
     const { clock, sender, maxDelayMs, declareQueue } = this.#host
     const deadlineMs = clock.monotonicMs() + this.#options.leaseMs
-    for (const queue of new Set(claims.map(({ row }) => row.queue))) await declareQueue(queue)
     const results = await Promise.allSettled(
-      claims.map(({ row }) => {
+      claims.map(async ({ row }) => {
+        // A queue that cannot be had keeps its own rows, not those of the others.
+        await declareQueue(row.queue)
         const { copyId, jobId, body, partitionKey, ordered, notBeforeMs } = row
         const delayMs = Math.min(maxDelayMs, Math.max(0, (notBeforeMs ?? 0) - clock.now()))
         const target = { name: row.queue }
-        return sender.send(
-          target,
-          { copyId, jobId, body, partitionKey, ordered, delayMs },
-          deadlineMs,
-          this.#stop.signal,
-        )
+        const message = { copyId, jobId, body, partitionKey, ordered, delayMs }
+        await sender.send(target, message, deadlineMs, this.#stop.signal)
       }),
     )
     const sent = claims.filter((_, i) => results[i]?.status === 'fulfilled')
     reach('relay.after_send', () => sent.map(({ row }) => row.jobId))
-    if (sent.length > 0) await this.#store.markSent(sent, this.#stop.signal)
-    const failed = results.find((result) => result.status === 'rejected')
-    if (failed) throw failed.reason
+    // Not with the stop signal: what was sent and not marked is sent again.
+    if (sent.length > 0) await timed(clock, callTimeoutMs, undefined, (signal) => this.#store.markSent(sent, signal))
+    throwFirst(results)
   }
 }

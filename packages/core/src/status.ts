@@ -48,6 +48,7 @@ export interface LocalView {
   readonly runners: readonly { running: number; starts: number; retries: number; resumeInMs: number }[]
   readonly jobs: readonly AnyJob[]
   readonly outbox: OutboxStore | undefined
+  readonly declare: 'create' | 'check'
 }
 
 const timeoutMs = 10_000
@@ -65,7 +66,7 @@ export async function readStatus(
   const [stats, groups, outbox] = await Promise.all([
     timed<QueueStats>(clock, timeoutMs, signal, (s) => driver.stats(queue, s)),
     deadLetters.groups({}, { limit: groupedLetters, ...(signal && { signal }) }),
-    local.outbox && timed(clock, timeoutMs, signal, (s) => outboxStats(local.outbox!, s)),
+    local.outbox && timed(clock, timeoutMs, signal, (s) => outboxStats(local.outbox!, local.declare, s)),
   ])
   const starts = local.runners.reduce((sum, runner) => sum + runner.starts, 0)
   const retries = local.runners.reduce((sum, runner) => sum + runner.retries, 0)
@@ -92,8 +93,12 @@ export async function readStatus(
   }
 }
 
-async function outboxStats(outbox: OutboxStore, signal: AbortSignal): Promise<OutboxStats> {
-  await outbox.prepare('create', signal)
+async function outboxStats(
+  outbox: OutboxStore,
+  declare: 'create' | 'check',
+  signal: AbortSignal,
+): Promise<OutboxStats> {
+  await outbox.prepare(declare, signal)
   return outbox.stats(signal)
 }
 

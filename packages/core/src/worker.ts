@@ -6,6 +6,8 @@ import { isNoInbox } from './inbox.ts'
 import { Claims } from './internal/claims.ts'
 import type { Registration } from './internal/entry.ts'
 import type { JobContext } from './internal/job-run.ts'
+import { throwFirst } from './internal/persist.ts'
+import type { Quarantine } from './internal/quarantine.ts'
 import { QueueRunner } from './internal/queue-runner.ts'
 import type { Sender } from './internal/sender.ts'
 import { type AnyJob, byJobId, checkQueueName, type Job } from './job.ts'
@@ -50,6 +52,7 @@ export interface WorkerHost {
   readonly sender: Sender
   readonly events: Events
   readonly clock: Clock
+  readonly quarantine: Quarantine
   readonly random: () => number
 }
 
@@ -99,7 +102,7 @@ export class Worker<Tx = unknown> {
     }
     const durations = { leaseMs, claimLeaseMs, graceMs, retentionMs }
     for (const [name, value] of Object.entries(durations)) {
-      if (!(value >= 1)) refuse(`${name} is ${value}, must be 1 ms or more`)
+      if (!(value >= 1 && value < Number.POSITIVE_INFINITY)) refuse(`${name} is ${value}, must be 1 ms or more`)
     }
     checkQueueName(group, 'mq.worker: group')
   }
@@ -148,7 +151,7 @@ export class Worker<Tx = unknown> {
 
   /** Prepares the store, declares the queues and opens a runner for each; none of them fetches yet. */
   async #open(inbox: InboxStore, signal: AbortSignal): Promise<void> {
-    const { driver, declare, clock, events, sender, random } = this.#host
+    const { driver, declare, clock, events, sender, quarantine, random } = this.#host
     const { claimLeaseMs, retentionMs, group, concurrency, prefetch, leaseMs, graceMs } = this.#options
     await inbox.prepare(declare, signal)
     for (const [name, registrations] of this.#byQueue()) {
@@ -162,7 +165,7 @@ export class Worker<Tx = unknown> {
       const limits = { concurrency, prefetch, leaseMs, graceMs }
       this.#runners.push(
         await QueueRunner.open(
-          { driver, queue, registrations, claims, unclaimed, sender, events, clock, random, ...limits },
+          { driver, queue, registrations, claims, unclaimed, sender, events, clock, quarantine, random, ...limits },
           signal,
         ),
       )
@@ -175,6 +178,7 @@ export class Worker<Tx = unknown> {
    */
   stop(options: StopOptions = {}): Promise<void> {
     const { drainMs = defaultDrainMs } = options
+    if (!(drainMs >= 0)) throw new IdemqError('INVALID_OPTION', `worker.stop: drainMs is ${drainMs}, must be from 0`)
     this.#stopping ??= this.#stop(drainMs)
     return this.#stopping
   }
@@ -187,7 +191,8 @@ export class Worker<Tx = unknown> {
       this.#stopOpening.abort(new IdemqError('CLOSED', 'the worker was stopped before it had started'))
       await this.#opening.catch(() => {})
     }
-    await Promise.all(this.#runners.map((runner) => runner.stop(drainMs)))
+    const stopped = await Promise.allSettled(this.#runners.map((runner) => runner.stop(drainMs)))
+    throwFirst(stopped)
   }
 
   /** Push brokers: the handler of each queue's requests, to mount in any server. */

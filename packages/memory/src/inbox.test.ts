@@ -1,4 +1,4 @@
-import { type ClaimAnswer, type ClaimRequest, ManualClock, type Token } from '@idemq/core'
+import { type ClaimAnswer, type ClaimEnd, type ClaimRequest, type Held, ManualClock, type Token } from '@idemq/core'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { memoryInbox } from './inbox.ts'
 
@@ -17,16 +17,26 @@ async function claim(change: Partial<ClaimRequest> = {}): Promise<ClaimAnswer> {
   return (await inbox.claim([{ ...base, ...change }], times, signal))[0]!
 }
 
-async function claimed(change: Partial<ClaimRequest> = {}): Promise<{ token: Token; attempt: number }> {
+async function claimed(
+  change: Partial<ClaimRequest> = {},
+): Promise<{ token: Token; attempt: number; crashed: boolean }> {
   const answer = await claim(change)
   if (answer.status !== 'claimed') throw new Error(`expected a claim, got ${answer.status}`)
   return answer
 }
 
-async function end(token: Token, state: 'completed' | 'failed' | 'released', floor = 1, free = false, result?: string) {
+async function end(
+  token: Token,
+  state: ClaimEnd['state'],
+  { floor = 1, free = false, holdMs = 0, result }: Partial<ClaimEnd> = {},
+): Promise<Held | undefined> {
   const { scope, key } = base
   return (
-    await inbox.end([{ scope, key, token, state, floor, free, ...(result && { result }) }], times.retentionMs, signal)
+    await inbox.end(
+      [{ scope, key, token, state, floor, free, holdMs, ...(result && { result }) }],
+      times.retentionMs,
+      signal,
+    )
   )[0]
 }
 
@@ -43,26 +53,26 @@ describe('claim', () => {
 
   it('answers a completed key with its result, or mismatch for another payload', async () => {
     const { token } = await claimed()
-    expect(await end(token, 'completed', 1, false, '{"ok":1}')).toBe('held')
+    expect(await end(token, 'completed', { result: '{"ok":1}' })).toBe('held')
     expect(await end(token, 'completed')).toBe('lost')
     expect(await claim({ jobId: 'j2' })).toEqual({ status: 'completed', result: '{"ok":1}' })
     expect(await claim({ fingerprint: 'other' })).toEqual({ status: 'mismatch' })
   })
 
   it('drops copies below the floor and counts on, whichever job claims', async () => {
-    await end((await claimed()).token, 'released', 2)
+    await end((await claimed()).token, 'released', { floor: 2 })
     expect(await claim()).toEqual({ status: 'stale' })
     expect(await claimed({ jobId: 'j2' })).toMatchObject({ attempt: 2 })
     expect(await claim({ attempt: 2 })).toMatchObject({ status: 'busy' })
   })
 
   it('gives a start back when freed', async () => {
-    await end((await claimed()).token, 'released', 1, true)
+    await end((await claimed()).token, 'released', { free: true })
     expect(await claimed()).toMatchObject({ attempt: 1 })
   })
 
   it('starts a new series after a failure for good: by another job or a replay, not by stale copies', async () => {
-    await end((await claimed({ attempt: 5 })).token, 'failed', 5)
+    await end((await claimed({ attempt: 5 })).token, 'failed', { floor: 5 })
     expect(await claim({ attempt: 5 })).toEqual({ status: 'stale' })
     expect(await claimed({ replay: 1 })).toMatchObject({ attempt: 1 })
     expect(await claim({ attempt: 6 })).toEqual({ status: 'stale' })
@@ -72,6 +82,25 @@ describe('claim', () => {
     await end((await claimed({ attempt: 4 })).token, 'completed')
     await clock.advance(times.retentionMs)
     expect(await claimed({ jobId: 'j2', fingerprint: 'other' })).toMatchObject({ attempt: 1 })
+  })
+
+  it('says whether the start before crashed', async () => {
+    const { token, crashed } = await claimed()
+    expect(crashed).toBe(false)
+    await end(token, 'released')
+    expect(await claimed()).toMatchObject({ crashed: false })
+    await clock.advance(times.leaseMs)
+    expect(await claimed({ jobId: 'j2' })).toMatchObject({ crashed: true })
+  })
+
+  it('holds other jobs back after a release, not the job itself, and no longer than was said', async () => {
+    await end((await claimed()).token, 'released', { floor: 2, holdMs: 400 })
+    expect(await claim({ jobId: 'j2' })).toEqual({ status: 'busy', retryAfterMs: 400 })
+    await end((await claimed({ attempt: 2 })).token, 'released', { floor: 3, holdMs: 400 })
+    await clock.advance(399)
+    expect(await claim({ jobId: 'j2' })).toMatchObject({ status: 'busy' })
+    await clock.advance(1)
+    expect(await claim({ jobId: 'j2' })).toMatchObject({ status: 'claimed' })
   })
 
   it('never repeats a token', async () => {

@@ -9,6 +9,7 @@ import type { MemoryInboxOptions } from './options.ts'
 export interface Row {
   state: 'claimed' | ClaimEnd['state']
   token: number
+  /** 'claimed': the end of the lease. 'released': until when other jobs are held back. Else 0. */
   leaseUntilMs: number
   fingerprint: string
   jobId: string
@@ -53,10 +54,11 @@ export function inboxOver(table: InboxTable): InboxStore {
     const id = rowId(request)
     const row = rows.get(id)
     const known = row && row.expiresMs > nowMs ? row : undefined
-    if (row && row.leaseUntilMs > nowMs) return refusal(row, request, nowMs)
+    if (row && isHeldFrom(row, request, nowMs)) return refusal(row, request, nowMs)
     if (known && !mayClaim(known, request)) return refusal(known, request, nowMs)
     const attempt = known ? startsWith(known, request) : request.attempt
     const steps = known?.fingerprint === request.fingerprint ? known.steps : undefined
+    const crashed = known?.state === 'claimed'
     const token = ++table.lastToken
     rows.set(id, {
       state: 'claimed',
@@ -71,7 +73,7 @@ export function inboxOver(table: InboxTable): InboxStore {
       steps,
       expiresMs: nowMs + times.retentionMs,
     })
-    return steps ? { status: 'claimed', token, attempt, steps: { ...steps } } : { status: 'claimed', token, attempt }
+    return { status: 'claimed', token, attempt, crashed, ...(steps && { steps: { ...steps } }) }
   }
 
   /** The row of a claim that still holds: by its token, never by time. */
@@ -120,14 +122,14 @@ export function inboxOver(table: InboxTable): InboxStore {
 
     async end(batch, retentionMs) {
       const nowMs = clock.monotonicMs()
-      return eachHeld(batch, (row, { state, floor, free, result }) => {
+      return eachHeld(batch, (row, { state, floor, free, holdMs, result }) => {
         row.state = state
         row.floor = Math.max(row.floor, floor)
         row.used -= free ? 1 : 0
         row.result = result
         // Nothing asks for the steps of a completed key again.
         if (state === 'completed') row.steps = undefined
-        row.leaseUntilMs = nowMs
+        row.leaseUntilMs = state === 'released' ? nowMs + holdMs : 0
         row.expiresMs = nowMs + retentionMs
       })
     },
@@ -163,6 +165,11 @@ function sameSeries(row: Row, { jobId, replay }: ClaimRequest): boolean {
 /** Whether this copy is one that has no durable successor. */
 function atOrAboveFloor(row: Row, { replay, attempt }: ClaimRequest): boolean {
   return replay > row.replay || (replay === row.replay && attempt >= row.floor)
+}
+
+/** Whether a claim of anybody, or a release that holds other jobs back, is in the way of this copy. */
+function isHeldFrom(row: Row, { jobId }: ClaimRequest, nowMs: number): boolean {
+  return row.leaseUntilMs > nowMs && (row.state === 'claimed' || row.jobId !== jobId)
 }
 
 /** For a row that nobody holds and that has not expired. */

@@ -6,9 +6,11 @@
  * BEGIN IMMEDIATE … COMMIT, so the cost of making it durable is shared. A result is known only after that COMMIT. If
  * one write fails, the transaction is rolled back and each is run alone: a failure never spoils another.
  */
+import { AsyncLocalStorage } from 'node:async_hooks'
 import type { StatementSync } from 'node:sqlite'
 import { type Clock, IdemqError, type SqlTransaction } from '@idemq/core'
 import { Connection, type ConnectionOptions, nextTurn } from './connection.ts'
+import { FileTime } from './file-time.ts'
 import { migrations } from './schema.ts'
 import { fileError, statementError, tablesMissing } from './sqlite-error.ts'
 import { type OpenTransaction, openTransaction } from './transaction.ts'
@@ -28,6 +30,7 @@ export interface Use {
 
 /** A group takes no more members after this, so that neither the event loop nor other processes wait for long. */
 const maxGroupMs = 20
+const never = new AbortController().signal
 
 interface Task<T> {
   readonly what: string
@@ -59,9 +62,16 @@ export class Database {
   /** Settles when the queue is empty. */
   #draining: Promise<void> | undefined
   readonly #commitListeners = new Set<() => void>()
+  /** The transaction whose effect the running code belongs to. */
+  readonly #effect = new AsyncLocalStorage<OpenTransaction>()
+  readonly #time: FileTime
+  /** Within the work of a write, which may keep the time. */
+  #working = false
+  #keepingTime = false
 
   constructor(options: DatabaseOptions) {
     this.options = options
+    this.#time = new FileTime(options.clock)
     this.#connection = new Connection(options)
   }
 
@@ -99,6 +109,23 @@ export class Database {
     return (row as { value: number }).value - count + 1
   }
 
+  /** The time in the file, in whole epoch milliseconds. It never goes back, whatever the wall clock does. */
+  now(): number {
+    const { value: keptMs } = this.sql(`SELECT value FROM idemq_meta WHERE name = 'time'`).get() as { value: number }
+    const nowMs = this.#time.now(keptMs)
+    if (this.#working && this.#time.isWorthKeeping(nowMs, keptMs)) {
+      this.sql(`UPDATE idemq_meta SET value = ? WHERE name = 'time'`).run(nowMs)
+    } else if (!this.#keepingTime && this.#time.isUrgent(nowMs, keptMs)) {
+      this.#keepingTime = true
+      const done = (): void => {
+        this.#keepingTime = false
+      }
+      // If it fails, the next look tries again.
+      this.#effect.exit(() => this.write('keep the time', never, () => this.now())).then(done, done)
+    }
+    return nowMs
+  }
+
   /** Reads without a transaction or a lock: one consistent state for each statement. */
   read<T>(what: string, work: () => T): T {
     try {
@@ -111,7 +138,8 @@ export class Database {
   /**
    * Runs `work` in the next group; resolves with its result once that is committed. Aborting before it ran rejects and
    * writes nothing.
-   * @throws IdemqError BROKER_BUSY, BROKER_FULL, BROKER_READ_ONLY, BROKER_UNAVAILABLE, QUEUE_MISSING, ABORTED
+   * @throws IdemqError BROKER_BUSY, BROKER_FULL, BROKER_READ_ONLY, BROKER_UNAVAILABLE, QUEUE_MISSING; UNSUPPORTED from
+   *   within the effect of a transaction, which it would wait for; ABORTED, or the signal's own reason if it is one of ours
    */
   write<T>(what: string, signal: AbortSignal, work: () => T): Promise<T> {
     return this.#enqueue<T>(what, signal, (task) => this.#writes.push({ task: task as Task<unknown>, work }))
@@ -120,7 +148,8 @@ export class Database {
   /**
    * Runs `effect`, then `end` as the last statement, in a transaction that no other write of this process enters.
    * Transactions that wait together share a COMMIT, each in a savepoint of its own. `end` answering false, a throw and
-   * an abort of `signal` roll this one back.
+   * an abort of `signal` roll this one back, at once, whether or not the effect listens; one that aborts before the
+   * effect was called keeps it from being called.
    */
   transact<T>(
     effect: (tx: SqlTransaction) => Promise<T>,
@@ -128,9 +157,9 @@ export class Database {
     signal: AbortSignal,
   ): Promise<TransactionOutcome<T>> {
     const run: Transaction['run'] = async (tx) => {
-      const value = await unlessAborted(effect(tx), signal)
+      const value = await unlessAborted(() => this.#effect.run(tx, effect, tx), signal)
       tx.assertIntact()
-      return { value, held: end(value) }
+      return { value, held: this.#work(() => end(value)) }
     }
     return this.#enqueue<TransactionOutcome<T>>('run a transaction', signal, (task) =>
       this.#transactions.push({ task: task as Task<TransactionOutcome<unknown>>, run }),
@@ -176,7 +205,11 @@ export class Database {
 
   #enqueue<T>(what: string, signal: AbortSignal, add: (task: Task<T>) => void): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const abort = (): void => reject(aborted(what))
+      if (this.#effect.getStore()?.isOpen()) {
+        const advice = 'write through tx; to enqueue a job use outbox.enqueue(tx, …)'
+        throw new IdemqError('UNSUPPORTED', `sqlite: cannot ${what} within the effect of a transaction: ${advice}`)
+      }
+      const abort = (): void => reject(aborted(what, signal))
       if (signal.aborted) {
         abort()
         return
@@ -202,13 +235,32 @@ export class Database {
   }
 
   async #drain(): Promise<void> {
-    await nextTurn()
-    while (this.#writes.length > 0 || this.#transactions.length > 0) {
-      if (this.#writes.length > 0) await this.#commitTogether(this.#writes.splice(0))
-      if (this.#transactions.length > 0) await this.#commitTransactions()
+    let inHand: readonly { readonly task: Task<never> }[] = []
+    try {
       await nextTurn()
+      while (this.#writes.length > 0 || this.#transactions.length > 0) {
+        const writes = this.#writes.splice(0)
+        inHand = [...writes, ...this.#transactions]
+        if (writes.length > 0) await this.#commitTogether(writes)
+        if (this.#transactions.length > 0) await this.#commitTransactions()
+        await nextTurn()
+      }
+    } catch (error) {
+      // Whatever went wrong, nobody waits for ever, and the next call starts afresh.
+      const waiting = [...inHand, ...this.#writes.splice(0), ...this.#transactions.splice(0)]
+      for (const { task } of waiting) task.reject(statementError(error, task.what, this.options.path))
+    } finally {
+      this.#draining = undefined
     }
-    this.#draining = undefined
+  }
+
+  #work<T>(work: () => T): T {
+    this.#working = true
+    try {
+      return work()
+    } finally {
+      this.#working = false
+    }
   }
 
   async #commitTogether(writes: readonly Write[]): Promise<void> {
@@ -224,7 +276,7 @@ export class Database {
       const endMs = performance.now() + maxGroupMs
       do {
         const write = writes[next++]!
-        if (write.task.start()) done.push({ write, result: write.work() })
+        if (write.task.start()) done.push({ write, result: this.#work(write.work) })
       } while (next < writes.length && performance.now() < endMs)
       this.sql('COMMIT').run()
     } catch (error) {
@@ -301,18 +353,20 @@ function mismatch(path: string, version: number, what: string): IdemqError {
   return new IdemqError('QUEUE_MISMATCH', `sqlite: the idemq tables in ${path} are of version ${version}, ${what}`)
 }
 
-function aborted(what: string): IdemqError {
-  return new IdemqError('ABORTED', `sqlite: the caller gave up waiting to ${what}`)
+function aborted(what: string, { reason }: AbortSignal): IdemqError {
+  if (reason instanceof IdemqError) return reason
+  return new IdemqError('ABORTED', `sqlite: the caller gave up waiting to ${what}`, reason)
 }
 
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** What `run` resolves with, unless `signal` aborts first: then it is left to itself. */
+async function unlessAborted<T>(run: () => Promise<T>, signal: AbortSignal): Promise<T> {
   let stop = (): void => {}
   const abort = new Promise<never>((_, reject) => {
-    stop = () => reject(aborted('end a transaction'))
+    stop = () => reject(aborted('end a transaction', signal))
     signal.addEventListener('abort', stop)
   })
   try {
-    return await Promise.race([promise, abort])
+    return await Promise.race([abort, run()])
   } finally {
     signal.removeEventListener('abort', stop)
   }

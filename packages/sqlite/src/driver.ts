@@ -78,11 +78,12 @@ export function sqliteDriver(on: Database, maxBodyBytes: number): Driver {
     batch: readonly Outgoing[],
     what: string,
     signal: AbortSignal,
-    one: (message: Outgoing) => void,
+    one: (message: Outgoing, nowMs: number) => void,
   ): Promise<Sent[]> {
     const answers = batch.map((message) => sizeAnswer(message, maxBodyBytes))
     await use.database().write(what, signal, () => {
-      for (const [i, message] of batch.entries()) if (answers[i]!.status === 'stored') one(message)
+      const nowMs = on.now()
+      for (const [i, message] of batch.entries()) if (answers[i]!.status === 'stored') one(message, nowMs)
     })
     return answers
   }
@@ -104,7 +105,7 @@ export function sqliteDriver(on: Database, maxBodyBytes: number): Driver {
 
     async send(target, batch, signal) {
       const { id, name, bell } = queueOf(target)
-      const answers = await store(batch, `send to '${name}'`, signal, (message) => put(on, id, message, clock.now()))
+      const answers = await store(batch, `send to '${name}'`, signal, (message, nowMs) => put(on, id, message, nowMs))
       bell.ring()
       return answers
     },
@@ -130,7 +131,7 @@ export function sqliteDriver(on: Database, maxBodyBytes: number): Driver {
       const { id, name } = queueOf(queue)
       return on.read(`count '${name}'`, () => {
         const dead = on.sql('SELECT count(*) AS n FROM idemq_dead WHERE queue = ?').get(id) as { n: number }
-        return { ...stats(on, id, clock.now()), dead: dead.n }
+        return { ...stats(on, id, on.now()), dead: dead.n }
       })
     },
 
@@ -155,7 +156,8 @@ export function sqliteDriver(on: Database, maxBodyBytes: number): Driver {
         const wish = await visit({ id: String(row.id), body: row.body })
         if (wish === 'stop') return { complete: false }
         if (wish === 'remove') {
-          await use.database().write(`remove a dead letter of '${name}'`, signal, () => {
+          // Also where the signal aborted meanwhile: the visitor has made up its mind.
+          await use.database().write(`remove a dead letter of '${name}'`, never, () => {
             on.sql('DELETE FROM idemq_dead WHERE id = ?').run(row.id)
           })
         }
@@ -199,7 +201,7 @@ function openReceiver(use: Use, queue: Queue, options: OpenOptions, onClose: () 
   /** Looking takes no lock and writes nothing, so an idle queue costs next to nothing. */
   function anything(): boolean {
     const database = use.database()
-    return database.read(`receive from '${queue.name}'`, () => anyVisible(database, queue.id, clock.now()))
+    return database.read(`receive from '${queue.name}'`, () => anyVisible(database, queue.id, database.now()))
   }
 
   async function takeSome(max: number, signal: AbortSignal): Promise<Delivery[]> {
@@ -209,7 +211,7 @@ function openReceiver(use: Use, queue: Queue, options: OpenOptions, onClose: () 
       const deliveries = await database.write(`receive from '${queue.name}'`, signal, (): HeldDelivery[] => {
         if (stopped) return []
         const holdUntilMs = clock.monotonicMs() + leaseMs
-        return take(database, queue.id, max, clock.now(), leaseMs).map((taken) => ({ ...taken, holdUntilMs }))
+        return take(database, queue.id, max, database.now(), leaseMs).map((taken) => ({ ...taken, holdUntilMs }))
       })
       for (const delivery of deliveries) held.add(delivery)
       if (!closed) return deliveries
@@ -255,7 +257,7 @@ function openReceiver(use: Use, queue: Queue, options: OpenOptions, onClose: () 
     async settle(batch, signal) {
       const database = use.database()
       const answers = await database.write(`settle in '${queue.name}'`, signal, () => {
-        const nowMs = clock.now()
+        const nowMs = database.now()
         return batch.map(({ delivery, outcome }) => {
           const fence = delivery as HeldDelivery
           return outcome === 'ack' ? ack(database, queue.id, fence, nowMs) : giveBack(database, fence, true)
@@ -270,7 +272,7 @@ function openReceiver(use: Use, queue: Queue, options: OpenOptions, onClose: () 
     async extend(deliveries, signal) {
       const database = use.database()
       const { answers, holdUntilMs } = await database.write(`extend leases in '${queue.name}'`, signal, () => {
-        const nowMs = clock.now()
+        const nowMs = database.now()
         return {
           holdUntilMs: clock.monotonicMs() + leaseMs,
           answers: deliveries.map((delivery) => extend(database, delivery as HeldDelivery, nowMs, leaseMs)),

@@ -61,7 +61,7 @@ describe('transact', () => {
   async function shop() {
     const inbox = await open()
     const end = (ref: Awaited<ReturnType<typeof claim>>) => () => {
-      return { ...ref, state: 'completed', floor: 1, free: false, result: '"done"' } as const
+      return { ...ref, state: 'completed', floor: 1, free: false, holdMs: 0, result: '"done"' } as const
     }
     const transact = (ref: Awaited<ReturnType<typeof claim>>, effect: (tx: SqlTransaction) => Promise<unknown>) => {
       return inbox.transact!(effect, end(ref), times.retentionMs, signal)

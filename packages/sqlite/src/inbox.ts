@@ -27,26 +27,26 @@ interface Row {
 const minRetryAfterMs = 50
 const minPurgeWindow = 10_000
 
-/** A row past its retention is as good as absent: it may not have been purged yet. Parameters: now, five times. */
+/** A row past its retention is as good as absent: it may not have been purged yet. Parameters: now, six times. */
 const claimSql = `
   INSERT INTO idemq_inbox AS r
-    (token, scope, key, state, lease_until_ms, expires_ms, replay, used, floor, job_id, fingerprint)
-  VALUES (?, ?, ?, 'claimed', ?, ?, ?, ?, ?, ?, ?)
+    (token, scope, key, state, lease_until_ms, expires_ms, replay, used, floor, job_id, crashed, fingerprint)
+  VALUES (?, ?, ?, 'claimed', ?, ?, ?, ?, ?, ?, 0, ?)
   ON CONFLICT (scope, key) DO UPDATE SET
     token = excluded.token, state = 'claimed', lease_until_ms = excluded.lease_until_ms,
     expires_ms = excluded.expires_ms, replay = excluded.replay, job_id = excluded.job_id,
-    fingerprint = excluded.fingerprint, result = NULL,
+    fingerprint = excluded.fingerprint, result = NULL, crashed = r.expires_ms > ? AND r.state = 'claimed',
     used = CASE WHEN r.expires_ms <= ? OR r.state = 'failed' OR r.job_id = excluded.job_id AND excluded.replay > r.replay
       THEN excluded.used ELSE max(excluded.used, r.used + 1) END,
     floor = CASE WHEN r.expires_ms > ? AND r.job_id = excluded.job_id AND r.replay = excluded.replay
       THEN max(r.floor, excluded.floor) ELSE excluded.floor END,
     steps = CASE WHEN r.expires_ms > ? AND r.fingerprint = excluded.fingerprint THEN r.steps END
-  WHERE r.lease_until_ms <= ? AND (
+  WHERE (r.lease_until_ms <= ? OR r.state = 'released' AND r.job_id = excluded.job_id) AND (
     r.expires_ms <= ?
     OR r.state IN ('claimed', 'released') AND r.fingerprint = excluded.fingerprint
       AND (r.job_id <> excluded.job_id OR (excluded.replay, excluded.floor) >= (r.replay, r.floor))
     OR r.state = 'failed' AND (r.job_id <> excluded.job_id OR excluded.replay > r.replay))
-  RETURNING used, steps`
+  RETURNING used, crashed, steps`
 
 const rowSql = `
   SELECT state, lease_until_ms AS leaseUntilMs, fingerprint, job_id AS jobId, replay, floor, result
@@ -56,13 +56,12 @@ const stillClaimed = `token = ? AND scope = ? AND key = ? AND state = 'claimed'`
 
 export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
   const use = on.use('sqlite inbox')
-  const { clock, synchronous } = on.options
+  const { synchronous } = on.options
   /** The token up to which {@link purge} looked on its way round the table. */
   let purgedTo = 0
 
-  function claimOne(request: ClaimRequest, token: number, times: ClaimTimes): ClaimAnswer {
+  function claimOne(request: ClaimRequest, token: number, times: ClaimTimes, nowMs: number): ClaimAnswer {
     const { scope, key, fingerprint, jobId, replay, attempt } = request
-    const nowMs = clock.now()
     const leaseUntilMs = nowMs + Math.ceil(times.leaseMs)
     const expiresMs = nowMs + Math.ceil(times.retentionMs)
     const won = on
@@ -83,14 +82,19 @@ export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
         nowMs,
         nowMs,
         nowMs,
-      ) as { used: number; steps: string | null } | undefined
+        nowMs,
+      ) as { used: number; crashed: number; steps: string | null } | undefined
     if (!won) return refusal(on.sql(rowSql).get(scope, key) as unknown as Row, request, nowMs)
-    const claimed = { status: 'claimed', token, attempt: won.used } as const
+    const claimed = { status: 'claimed', token, attempt: won.used, crashed: won.crashed === 1 } as const
     return won.steps === null ? claimed : { ...claimed, steps: JSON.parse(won.steps) as Record<string, string> }
   }
 
-  function endOne({ token, scope, key, state, floor, free, result }: ClaimEnd, retentionMs: number): boolean {
-    const nowMs = clock.now()
+  function endOne(
+    { token, scope, key, state, floor, free, holdMs, result }: ClaimEnd,
+    retentionMs: number,
+    nowMs: number,
+  ): boolean {
+    const heldUntilMs = state === 'released' ? nowMs + Math.ceil(holdMs) : 0
     // Nothing asks for the steps of a completed key again.
     const dropSteps = state === 'completed' ? ', steps = NULL' : ''
     const { changes } = on
@@ -98,7 +102,7 @@ export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
         `UPDATE idemq_inbox SET state = ?, floor = max(floor, ?), used = used - ?, lease_until_ms = ?, expires_ms = ?,
            result = ?${dropSteps} WHERE ${stillClaimed}`,
       )
-      .run(state, floor, free ? 1 : 0, nowMs, nowMs + Math.ceil(retentionMs), result ?? null, token, scope, key)
+      .run(state, floor, free ? 1 : 0, heldUntilMs, nowMs + Math.ceil(retentionMs), result ?? null, token, scope, key)
     return changes > 0
   }
 
@@ -106,9 +110,12 @@ export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
     what: string,
     batch: readonly T[],
     signal: AbortSignal,
-    change: (item: T) => boolean,
+    change: (item: T, nowMs: number) => boolean,
   ): Promise<Held[]> {
-    return use.database().write(what, signal, () => batch.map((item) => (change(item) ? 'held' : 'lost')))
+    return use.database().write(what, signal, () => {
+      const nowMs = on.now()
+      return batch.map((item) => (change(item, nowMs) ? 'held' : 'lost'))
+    })
   }
 
   return {
@@ -122,15 +129,16 @@ export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
     async claim(batch, times, signal) {
       return use.database().write('claim in the inbox', signal, () => {
         const token = on.nextTokens(batch.length)
-        return batch.map((request, i) => claimOne(request, token + i, times))
+        const nowMs = on.now()
+        return batch.map((request, i) => claimOne(request, token + i, times, nowMs))
       })
     },
 
     async renew(batch, leaseMs, signal) {
-      return eachHeld('renew claims', batch, signal, ({ token, scope, key }) => {
+      return eachHeld('renew claims', batch, signal, ({ token, scope, key }, nowMs) => {
         const { changes } = on
           .sql(`UPDATE idemq_inbox SET lease_until_ms = ? WHERE ${stillClaimed}`)
-          .run(clock.now() + Math.ceil(leaseMs), token, scope, key)
+          .run(nowMs + Math.ceil(leaseMs), token, scope, key)
         return changes > 0
       })
     },
@@ -147,11 +155,11 @@ export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
     },
 
     async end(batch, retentionMs, signal) {
-      return eachHeld('end claims', batch, signal, (end) => endOne(end, retentionMs))
+      return eachHeld('end claims', batch, signal, (end, nowMs) => endOne(end, retentionMs, nowMs))
     },
 
     async transact(effect, end, retentionMs, signal) {
-      return use.database().transact(effect, (value) => endOne(end(value), retentionMs), signal)
+      return use.database().transact(effect, (value) => endOne(end(value), retentionMs, on.now()), signal)
     },
 
     async purge(max, signal) {
@@ -159,9 +167,10 @@ export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
       return use.database().write('purge the inbox', signal, () => {
         // No index on the expiry: it would cost every job more than this costs. Rows are in the order of their last
         // claims, so what expired is mostly at the front; a second window goes round the table and misses none.
-        const front = purgeWindow(on, 0, window, max, clock.now())
+        const nowMs = on.now()
+        const front = purgeWindow(on, 0, window, max, nowMs)
         if (front.purged === max || front.last === undefined) return front.purged
-        const next = purgeWindow(on, Math.max(purgedTo, front.last), window, max - front.purged, clock.now())
+        const next = purgeWindow(on, Math.max(purgedTo, front.last), window, max - front.purged, nowMs)
         purgedTo = next.last ?? 0
         return front.purged + next.purged
       })

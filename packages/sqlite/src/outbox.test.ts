@@ -21,7 +21,7 @@ async function open(path = tempFile()) {
     const request = { scope: 's', key, fingerprint: 'f', jobId: key, replay: 0, attempt: 1 }
     const [answer] = await inbox.claim([request], { leaseMs: 10_000, retentionMs: 10_000 }, signal)
     const { token } = answer as { token: number }
-    return { scope: 's', key, token, state: 'completed', floor: 1, free: false } as const
+    return { scope: 's', key, token, state: 'completed', floor: 1, free: false, holdMs: 0 } as const
   }
   return { path, inbox, outbox, claim }
 }

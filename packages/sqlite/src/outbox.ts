@@ -26,12 +26,14 @@ export function sqliteOutboxOn(on: Database): OutboxStore<SqlTransaction | Sqlit
     async insert(tx, rows) {
       if ('query' in tx) {
         const sql = `INSERT INTO idemq_outbox (${columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
-        for (const row of rows) await tx.query(sql, values(row, clock.now()))
+        const nowMs = on.now()
+        for (const row of rows) await tx.query(sql, values(row, nowMs))
         return
       }
       try {
+        const nowMs = use.database().now()
         const statement = tx.prepare(`INSERT INTO idemq_outbox (${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`)
-        for (const row of rows) statement.run(...values(row, clock.now()))
+        for (const row of rows) statement.run(...values(row, nowMs))
       } catch (error) {
         throw statementError(error, 'insert into the outbox on your connection', path)
       }
@@ -40,7 +42,7 @@ export function sqliteOutboxOn(on: Database): OutboxStore<SqlTransaction | Sqlit
     async claim(max, leaseMs, signal) {
       if (!on.read('look at the outbox', anyUnsent)) return []
       return use.database().write('claim outbox rows', signal, () => {
-        const nowMs = clock.now()
+        const nowMs = on.now()
         const token = on.nextTokens(1)
         const rows = on
           .sql(
@@ -85,7 +87,7 @@ export function sqliteOutboxOn(on: Database): OutboxStore<SqlTransaction | Sqlit
         const { n } = database.sql('SELECT count(*) AS n FROM idemq_outbox').get() as { n: number }
         const oldest = database.sql('SELECT created_ms AS ms FROM idemq_outbox ORDER BY id LIMIT 1').get()
         if (!oldest) return { pending: n }
-        return { pending: n, oldestUnsentAgeMs: Math.max(0, clock.now() - (oldest as { ms: number }).ms) }
+        return { pending: n, oldestUnsentAgeMs: Math.max(0, database.now() - (oldest as { ms: number }).ms) }
       })
     },
 
@@ -95,8 +97,9 @@ export function sqliteOutboxOn(on: Database): OutboxStore<SqlTransaction | Sqlit
   }
 
   function anyUnsent(): boolean {
-    const found = use.database().sql('SELECT 1 FROM idemq_outbox WHERE lease_until_ms <= ? LIMIT 1')
-    return found.get(clock.now()) !== undefined
+    const database = use.database()
+    const found = database.sql('SELECT 1 FROM idemq_outbox WHERE lease_until_ms <= ? LIMIT 1')
+    return found.get(database.now()) !== undefined
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * The tables, by version. A migration is never edited once released: a change is a new entry at the end.
  *
- * Times are epoch milliseconds of the host's clock. A job's life writes few pages: one row and two index entries when
+ * Times are epoch milliseconds, see `FileTime`. A job's life writes few pages: one row and two index entries when
  * it is sent, a few bytes in place and one index move when it is received, and their removal when it is settled.
  */
 
@@ -17,10 +17,10 @@ export const nobody: number = 2 ** 32
 
 const version1 = `
 CREATE TABLE idemq_meta (
-  name TEXT PRIMARY KEY, -- 'schema': version of these tables. 'token': the last fencing token given out
+  name TEXT PRIMARY KEY, -- 'schema': version of these tables. 'token': the last fencing token given out. 'time': not before this
   value INTEGER NOT NULL
 ) WITHOUT ROWID;
-INSERT INTO idemq_meta (name, value) VALUES ('schema', 0), ('token', ${nobody});
+INSERT INTO idemq_meta (name, value) VALUES ('schema', 0), ('token', ${nobody}), ('time', 0);
 
 CREATE TABLE idemq_queue (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 
@@ -61,12 +61,13 @@ CREATE TABLE idemq_inbox (
   scope TEXT NOT NULL,
   key TEXT NOT NULL,
   state TEXT NOT NULL, -- claimed, completed, failed or released
-  lease_until_ms INTEGER NOT NULL,
+  lease_until_ms INTEGER NOT NULL, -- claimed: the end of the lease. released: how long other jobs are held back. else 0
   expires_ms INTEGER NOT NULL,
   replay INTEGER NOT NULL,
   used INTEGER NOT NULL, -- starts of the key in its current series
   floor INTEGER NOT NULL, -- lowest attempt of this replay without a durable successor
   job_id TEXT NOT NULL,
+  crashed INTEGER NOT NULL, -- 1 where the start before the last claim never ended
   fingerprint TEXT NOT NULL,
   result TEXT, -- JSON
   steps TEXT, -- JSON object: JSON text by name of step

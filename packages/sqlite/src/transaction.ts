@@ -16,6 +16,7 @@ const prepared = new WeakMap<DatabaseSync, Map<string, PreparedQuery>>()
 export interface OpenTransaction extends SqlTransaction {
   /** @throws what made SQLite undo the transaction, even if the handler caught that and went on */
   assertIntact(): void
+  isOpen(): boolean
   close(): void
 }
 
@@ -59,6 +60,7 @@ export function openTransaction(connection: DatabaseSync, path: string): OpenTra
       }
     },
     assertIntact,
+    isOpen: () => open,
     close() {
       open = false
     },

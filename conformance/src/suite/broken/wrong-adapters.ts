@@ -81,7 +81,8 @@ export const wrongAdapters: readonly WrongAdapter[] = [
     caughtBy: 'fifty jobs with one key, at once, on two workers: one runs, the others are deduplicated, none is dead',
     inbox: (inbox) => ({
       ...inbox,
-      claim: async (batch) => batch.map(({ attempt }) => ({ status: 'claimed', token: Math.random(), attempt })),
+      claim: async (batch) =>
+        batch.map(({ attempt }) => ({ status: 'claimed', token: Math.random(), attempt, crashed: false })),
       end: async (batch) => batch.map(() => 'held'),
     }),
   },

@@ -14,6 +14,16 @@ export type WrongTransactions = WrongStore<SqlTransaction>
 
 const rowOf = ({ scope, key }: { readonly scope: string; readonly key: string }): string => `${scope}\n${key}`
 
+/** `end` of `store` with other holds. */
+function endingWith(store: InboxStore, holdMs: (asked: number) => number): InboxStore['end'] {
+  return (batch, retentionMs, signal) =>
+    store.end(
+      batch.map((end) => ({ ...end, holdMs: holdMs(end.holdMs) })),
+      retentionMs,
+      signal,
+    )
+}
+
 export const wrongInboxes: readonly WrongInbox[] = [
   {
     fault: 'claim ignores the floor',
@@ -116,7 +126,9 @@ export const wrongInboxes: readonly WrongInbox[] = [
           for (const request of batch) taken.add(rowOf(request))
           const answers = await store.claim(batch, times, signal)
           return answers.map((answer, index) =>
-            free[index] && answer.status === 'busy' ? { status: 'claimed', token: -1, attempt: 1 } : answer,
+            free[index] && answer.status === 'busy'
+              ? { status: 'claimed', token: -1, attempt: 1, crashed: false }
+              : answer,
           )
         },
       })
@@ -202,6 +214,64 @@ export const wrongInboxes: readonly WrongInbox[] = [
     make: () => (store) => ({ ...store, record: async (batch, signal) => store.renew(batch, 600_000, signal) }),
   },
   {
+    fault: 'every start after the first passes for one after a crash',
+    caughtBy: "'crashed' is false after a release, a failure, an expiry and a takeover that ended, whoever claims",
+    make: () => (store) => ({
+      ...store,
+      claim: async (batch, times, signal) =>
+        (await store.claim(batch, times, signal)).map((answer) =>
+          answer.status === 'claimed' ? { ...answer, crashed: answer.crashed || answer.attempt > 1 } : answer,
+        ),
+    }),
+  },
+  {
+    fault: 'a start after a crash passes for any other',
+    caughtBy: "'crashed' is true where the start before never ended and its lease ran out, whoever claims",
+    make: () => (store) => ({
+      ...store,
+      claim: async (batch, times, signal) =>
+        (await store.claim(batch, times, signal)).map((answer) =>
+          answer.status === 'claimed' ? { ...answer, crashed: false } : answer,
+        ),
+    }),
+  },
+  {
+    fault: 'nobody is held back after a release',
+    caughtBy: 'a release with holdMs holds other jobs with the key back, for that long and no longer',
+    make: () => (store) => ({ ...store, end: endingWith(store, () => 0) }),
+  },
+  {
+    fault: 'a hold lasts for good',
+    caughtBy: 'a release with holdMs holds other jobs with the key back, for that long and no longer',
+    make: () => (store) => ({ ...store, end: endingWith(store, (holdMs) => holdMs * 1_000) }),
+  },
+  {
+    fault: 'every release holds others back, asked or not',
+    caughtBy: 'a release with holdMs 0 holds nobody back',
+    make: () => (store) => ({ ...store, end: endingWith(store, () => 60_000) }),
+  },
+  {
+    fault: 'a hold is in the way of the job itself',
+    caughtBy: 'holdMs is not in the way of the job itself: its copies at or above the floor may claim at once',
+    make: () => {
+      const heldUntilMs = new Map<string, number>()
+      return (store) => ({
+        ...store,
+        async claim(batch, times, signal) {
+          const answers = await store.claim(batch, times, signal)
+          return answers.map((answer, index) => {
+            const leftMs = (heldUntilMs.get(rowOf(batch[index]!)) ?? 0) - performance.now()
+            return leftMs > 0 ? { status: 'busy', retryAfterMs: leftMs } : answer
+          })
+        },
+        end(batch, retentionMs, signal) {
+          for (const end of batch) heldUntilMs.set(rowOf(end), performance.now() + end.holdMs)
+          return store.end(batch, retentionMs, signal)
+        },
+      })
+    },
+  },
+  {
     fault: 'purge ignores its limit',
     caughtBy: 'purge deletes rows past their retention, at most max at a time, and no others',
     make: () => (store) => ({ ...store, purge: (_, signal) => store.purge(10_000, signal) }),
@@ -247,7 +317,7 @@ export const wrongTransactions: readonly WrongTransactions[] = [
         const [claim] = await store.claim([own], { leaseMs: 60_000, retentionMs }, signal)
         if (claim?.status !== 'claimed') return { status: 'lost' as const }
         const ref = { scope: own.scope, key: own.key, token: claim.token }
-        const ownEnd = (): ClaimEnd => ({ ...ref, state: 'completed', floor: 1, free: false })
+        const ownEnd = (): ClaimEnd => ({ ...ref, state: 'completed', floor: 1, free: false, holdMs: 0 })
         const done = await store.transact!(effect, ownEnd, retentionMs, signal)
         if (done.status === 'lost') return done
         const [held] = await store.end([end(done.value)], retentionMs, signal)

@@ -26,7 +26,10 @@ async function takenOver(t: StoreBench, store: InboxStore<never>): Promise<{ los
   )
   assert.ok(answer.status === 'claimed')
   const { scope, key } = copy
-  return { loser, holder: { ref: { scope, key, token: answer.token }, attempt: answer.attempt, steps: {} } }
+  return {
+    loser,
+    holder: { ref: { scope, key, token: answer.token }, attempt: answer.attempt, crashed: answer.crashed, steps: {} },
+  }
 }
 
 export const fencingCases: CaseGroup<AnyStoreHarness, StoreBench> = {

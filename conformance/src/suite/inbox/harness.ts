@@ -101,7 +101,8 @@ export class StoreBench {
     const answer = await this.claim(store, request, times)
     assert.ok(answer.status === 'claimed', `expected to claim ${request.key}, got ${JSON.stringify(answer)}`)
     const { scope, key } = request
-    return { ref: { scope, key, token: answer.token }, attempt: answer.attempt, steps: answer.steps ?? {} }
+    const { token, attempt, crashed, steps = {} } = answer
+    return { ref: { scope, key, token }, attempt, crashed, steps }
   }
 
   async end(store: InboxStore<never>, ref: ClaimRef, end: EndOptions, retentionMs: number = longMs): Promise<Held> {
@@ -118,6 +119,7 @@ export class StoreBench {
 export interface Claimed {
   readonly ref: ClaimRef
   readonly attempt: number
+  readonly crashed: boolean
   readonly steps: Readonly<Record<string, string>>
 }
 
@@ -127,11 +129,13 @@ export interface EndOptions {
   readonly floor?: number
   /** @default false */
   readonly free?: boolean
+  /** @default 0 */
+  readonly holdMs?: number
   readonly result?: string
 }
 
-export function endOf(ref: ClaimRef, { state, floor = 1, free = false, result }: EndOptions): ClaimEnd {
-  return { ...ref, state, floor, free, ...(result !== undefined && { result }) }
+export function endOf(ref: ClaimRef, { state, floor = 1, free = false, holdMs = 0, result }: EndOptions): ClaimEnd {
+  return { ...ref, state, floor, free, holdMs, ...(result !== undefined && { result }) }
 }
 
 /** A claim on a key nobody has used: first attempt of a job of its own, unless said otherwise. */

@@ -3,8 +3,10 @@ import { type CaseGroup, type Runner, registerCases } from '../case.ts'
 import { resolveScale } from '../wait.ts'
 import { batchCases } from './batches.ts'
 import { countingCases } from './counting.ts'
+import { crashCases } from './crashes.ts'
 import { fencingCases } from './fencing.ts'
 import { type AnyStoreHarness, StoreBench, type StoreHarness } from './harness.ts'
+import { holdCases } from './holds.ts'
 import { setUpCases } from './set-up.ts'
 import { stepCases } from './steps.ts'
 import { transactCases } from './transact.ts'
@@ -16,6 +18,8 @@ export const storeGroups: readonly CaseGroup<AnyStoreHarness, StoreBench>[] = [
   setUpCases,
   truthTableCases,
   countingCases,
+  crashCases,
+  holdCases,
   fencingCases,
   batchCases,
   stepCases,

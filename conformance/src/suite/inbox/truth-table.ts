@@ -1,6 +1,8 @@
 /**
  * Who may claim: every state of a row against every kind of copy, with the same payload and with another.
  *
+ * Of those that are claimed, 'crashed' is true where the row was claimed and its lease is over, and nowhere else.
+ *
  * The row was made by job A at replay 1, whose attempt 1 has a durable successor: its floor is 2.
  */
 import assert from 'node:assert/strict'
@@ -113,7 +115,7 @@ async function prepare(t: StoreBench, store: InboxStore<never>, state: State, ce
     const ends = cells.map(({ first: { scope, key } }, index) => {
       const answer = answers[index]!
       assert.ok(answer.status === 'claimed')
-      return { scope, key, token: answer.token, state: end, floor: 2, free: false }
+      return { scope, key, token: answer.token, state: end, floor: 2, free: false, holdMs: 0 }
     })
     assert.deepEqual(
       await store.end(ends, keepMs, t.signal),
@@ -164,6 +166,11 @@ const tableCases = (Object.keys(table) as State[]).map(
         named((_, index) => answers[index]?.status),
         named(({ expected }) => expected),
       )
+      for (const [index, answer] of answers.entries()) {
+        if (answer.status !== 'claimed') continue
+        const { copy, payload } = cells[index]!
+        assert.equal(answer.crashed, state === 'claimed, lease over', `crashed, told to ${copy}, ${payload}`)
+      }
     },
   }),
 )

@@ -84,7 +84,7 @@ export const crashCases: CaseGroup<DriverHarness, WorkerBench> = {
         const first = await t.sendEnvelope(client.mq.driver, job, { idempotency_key: sent.key, payload: sent })
         // A worker that stored the retry copy and released the claim, and died before it could remove the original.
         const ref = await loseStart(t, client, job, sent, first.job_id)
-        const release = { ...ref, state: 'released', floor: 2, free: false } as const
+        const release = { ...ref, state: 'released', floor: 2, free: false, holdMs: 0 } as const
         assert.deepEqual(await client.inbox.end([release], 600_000, t.signal), ['held'])
         const attempts: number[] = []
         const worker = client.worker()

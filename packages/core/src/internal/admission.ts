@@ -1,7 +1,8 @@
 import type { Clock } from '../clock.ts'
 import type { Delivery, Driver, QueueRef } from '../driver.ts'
-import { decodeEnvelope, type Envelope, timeMs } from '../envelope.ts'
+import { decodeEnvelope, type Envelope, timeMs, wireTime } from '../envelope.ts'
 import { IdemqError } from '../errors.ts'
+import { byJobId } from '../job.ts'
 import type { Endings } from './endings.ts'
 import type { Entry, Registration } from './entry.ts'
 
@@ -21,7 +22,7 @@ export type Admitted = { readonly entry: Entry } | { readonly aside: Promise<unk
 
 /** A delivery that comes back this often without ever being claimed is dead-lettered: a backstop, not a policy. */
 const deliveryLimit = 1_000
-/** A job nobody knows is kept this long after it was due: a rolling deploy may still bring its handler. */
+/** A job nobody knows is kept this long after it was first seen: a rolling deploy may still bring its handler. */
 const unknownJobPatienceMs = 15 * 60_000
 const longestUnknownPauseMs = 60_000
 
@@ -46,9 +47,6 @@ export class Admission {
       return { aside: endings.buryRaw(delivery, unread ? 'unsupported_version' : 'malformed') }
     }
     const nowMs = clock.now()
-    if (envelope.expires_at && timeMs(envelope.expires_at) <= nowMs) {
-      return { aside: endings.buryUnclaimed(delivery, envelope, 'expired') }
-    }
     const dueInMs = envelope.not_before ? timeMs(envelope.not_before) - nowMs : 0
     if (dueInMs > 0) return { aside: endings.defer(delivery, envelope, dueInMs, 'not_due') }
     const registration = registrations.get(envelope.name)
@@ -59,7 +57,7 @@ export class Admission {
     let fingerprint: string
     try {
       // A key that is the job's own id can only meet copies of the same job.
-      const unique = envelope.idempotency_key === envelope.job_id
+      const unique = registration.job.idempotencyKey === byJobId && envelope.idempotency_key === envelope.job_id
       fingerprint = unique ? '' : registration.job.fingerprint(envelope.payload)
     } catch {
       // It reads fields of a payload that no schema has seen yet.
@@ -96,17 +94,15 @@ export class Admission {
       flightKey: `${scope}\0${envelope.idempotency_key}`,
       claim: undefined,
       suspect: false,
-      inCircuit: false,
+      pass: undefined,
     }
   }
 
   #unknown(delivery: Delivery, envelope: Envelope, nowMs: number): Promise<unknown> {
     const { endings } = this.#options
-    const dueAtMs = Math.max(timeMs(envelope.created_at), envelope.not_before ? timeMs(envelope.not_before) : 0)
-    // Of a time far in the future nothing is known but that it is wrong.
-    if (Math.abs(nowMs - dueAtMs) >= unknownJobPatienceMs)
-      return endings.buryUnclaimed(delivery, envelope, 'unknown_job')
+    const since = envelope.unknown_since ?? wireTime(nowMs)
+    if (nowMs - timeMs(since) >= unknownJobPatienceMs) return endings.buryUnclaimed(delivery, envelope, 'unknown_job')
     const delayMs = Math.min(longestUnknownPauseMs, 1_000 * 2 ** Math.min(envelope.hop ?? 0, 6))
-    return endings.defer(delivery, envelope, delayMs, 'unknown_job')
+    return endings.defer(delivery, { ...envelope, unknown_since: since }, delayMs, 'unknown_job')
   }
 }

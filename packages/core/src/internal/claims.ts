@@ -1,8 +1,8 @@
-import type { Clock } from '../clock.ts'
+import { type Clock, sleep } from '../clock.ts'
 import { IdemqError } from '../errors.ts'
 import type { ClaimAnswer, ClaimEnd, ClaimRef, ClaimRequest, Held, InboxStore, StepRecord } from '../store.ts'
 import { Batcher } from './batcher.ts'
-import { persist, timed } from './persist.ts'
+import { ioPauseMs, persist, timed } from './persist.ts'
 
 /** A claim this process holds. */
 export interface Claim extends ClaimRef {
@@ -14,6 +14,8 @@ export interface Claim extends ClaimRef {
   onLost: () => void
   /** Until when the store is known to keep it for us, on the local monotonic clock. */
   heldUntilMs: number
+  /** Its end is on its way: a renewal that finds it gone says nothing. */
+  ending: boolean
   /** Renewal stops here: timeout plus grace. */
   renewUntilMs: number
 }
@@ -46,7 +48,10 @@ export class Claims {
   constructor(options: ClaimsOptions) {
     this.#options = options
     const { inbox, leaseMs, retentionMs } = options
-    this.#renewals = new Batcher(maxStoreBatch, (refs) => this.#call((s) => inbox.renew(refs, leaseMs, s)))
+    // Late renewals are as bad as none: whoever waits must hear of it within the lease.
+    this.#renewals = new Batcher(maxStoreBatch, (refs) =>
+      timed(options.clock, leaseMs / 3, undefined, (s) => inbox.renew(refs, leaseMs, s)),
+    )
     this.#ends = new Batcher(maxStoreBatch, (ends) => this.#call((s) => inbox.end(ends, retentionMs, s)))
     this.#records = new Batcher(maxStoreBatch, (records) => this.#call((s) => inbox.record(records, s)))
   }
@@ -70,6 +75,7 @@ export class Claims {
       attempt: answer.attempt,
       steps: new Map(Object.entries(answer.steps ?? {})),
       onLost: () => {},
+      ending: false,
       heldUntilMs: askedAtMs + this.#options.leaseMs,
       renewUntilMs: Number.POSITIVE_INFINITY,
     }
@@ -90,11 +96,14 @@ export class Claims {
   /** Ends the claim; tries until the store answers. False if another owner has it. */
   async end(
     claim: Claim,
-    end: { state: ClaimEnd['state']; floor: number; free: boolean; result?: string },
+    end: { state: ClaimEnd['state']; floor: number; free: boolean; holdMs?: number; result?: string },
     signal: AbortSignal,
   ): Promise<boolean> {
+    claim.ending = true
     // After a lost answer the repeat finds the token ended: that reads as lost, and the delivery comes back to be deduplicated.
-    const held = await this.#persist('end a claim', signal, () => this.#ends.add({ ...refOf(claim), ...end }))
+    const held = await this.#persist('end a claim', signal, () =>
+      this.#ends.add({ ...refOf(claim), holdMs: 0, ...end }),
+    )
     if (held === 'held') this.forget(claim)
     else this.#lose(claim)
     return held === 'held'
@@ -122,17 +131,31 @@ export class Claims {
     signal: AbortSignal,
     onCommit: () => void,
   ): Promise<unknown> {
-    const { inbox, retentionMs } = this.#options
-    const done = await inbox.transact!(
-      effect,
-      (value) => {
-        const result = resultOf(value)
-        const end = { ...refOf(claim), state: 'completed', floor: claim.attempt, free: false } as const
-        return result === undefined ? end : { ...end, result }
-      },
-      retentionMs,
-      signal,
-    )
+    const { inbox, retentionMs, clock, onTrouble } = this.#options
+    let called = false
+    const call = (tx: unknown): Promise<unknown> => {
+      called = true
+      return effect(tx)
+    }
+    const endOf = (value: unknown): ClaimEnd => {
+      claim.ending = true
+      const result = resultOf(value)
+      const end = { ...refOf(claim), state: 'completed', floor: claim.attempt, free: false, holdMs: 0 } as const
+      return result === undefined ? end : { ...end, result }
+    }
+    let done: Awaited<ReturnType<NonNullable<InboxStore['transact']>>> | undefined
+    for (let failures = 0; !done; failures++) {
+      try {
+        done = await inbox.transact!(call, endOf, retentionMs, signal)
+      } catch (thrown) {
+        claim.ending = false
+        // One that could not begin has done nothing: it is tried again for as long as the job may run.
+        const mayRepeat = !called && thrown instanceof IdemqError && thrown.retryable && !signal.aborted
+        if (!mayRepeat) throw thrown
+        onTrouble('begin a transaction', thrown)
+        await sleep(clock, ioPauseMs(failures), signal)
+      }
+    }
     if (done.status === 'lost') {
       this.#lose(claim)
       throw new IdemqError('CLAIM_LOST', `${claim.scope} ${claim.key}: another worker took over; rolled back`)
@@ -168,14 +191,14 @@ export class Claims {
       const answers = await Promise.all(due.map((claim) => this.#renewals.add(refOf(claim))))
       due.forEach((claim, i) => {
         if (answers[i] === 'held') claim.heldUntilMs = nowMs + leaseMs
-        else this.#lose(claim)
+        else if (!claim.ending) this.#lose(claim)
       })
     } catch (error) {
       onTrouble('renew claims', error as IdemqError)
     }
     // A store that cannot be asked decides nothing, but past the lease another worker may have started: stop ours.
     for (const claim of [...this.#held]) {
-      if (claim.heldUntilMs <= clock.monotonicMs()) this.#lose(claim)
+      if (claim.heldUntilMs <= clock.monotonicMs() && !claim.ending) this.#lose(claim)
     }
     this.#ticking = false
     if (this.#held.size > 0) this.#scheduleTick()

@@ -14,7 +14,7 @@ import {
   textRule,
   wireTime,
 } from '../envelope.ts'
-import { IdemqError } from '../errors.ts'
+import { asError, IdemqError } from '../errors.ts'
 import { type AnyJob, byJobId, validatePayload } from '../job.ts'
 
 export interface EnqueueOptions {
@@ -97,11 +97,11 @@ export class Composer {
   #compose(job: AnyJob, payload: unknown, valid: unknown, options: EnqueueOptions): Composed {
     const { delayMs = 0, orderingKey, correlationId, causationId, headers, expiresInMs } = options
     const jobId = options.jobId ?? uuidv7()
-    const key = job.idempotencyKey === byJobId ? jobId : job.idempotencyKey(valid)
+    const key = keyOf(job, jobId, valid)
     if (!isText(key, 1024)) {
       throw new IdemqError('INVALID_PAYLOAD', `${job.name}: its idempotency key ${textRule(1024)}`)
     }
-    if (payload === undefined || typeof payload === 'function' || typeof payload === 'symbol') {
+    if (!isCarried(payload)) {
       throw new IdemqError('INVALID_PAYLOAD', `${job.name}: a payload must be JSON, got ${typeof payload}`)
     }
     const nowMs = this.#clock.now()
@@ -156,4 +156,19 @@ function traceContext(): { traceparent?: string; tracestate?: string } {
   const carrier: { traceparent?: string; tracestate?: string } = {}
   propagation.inject(context.active(), carrier)
   return carrier
+}
+
+function keyOf(job: AnyJob, jobId: string, valid: unknown): string {
+  if (job.idempotencyKey === byJobId) return jobId
+  try {
+    return job.idempotencyKey(valid)
+  } catch (cause) {
+    throw new IdemqError('INVALID_PAYLOAD', `${job.name}: its idempotencyKey threw: ${asError(cause).message}`, cause)
+  }
+}
+
+/** False for what JSON would leave out. */
+function isCarried(payload: unknown): boolean {
+  if (payload === undefined || typeof payload === 'function' || typeof payload === 'symbol') return false
+  return typeof (payload as { toJSON?: unknown } | null)?.toJSON !== 'function' || JSON.stringify(payload) !== undefined
 }

@@ -50,21 +50,22 @@ export class Endings {
     const { claims, giveUp } = this.#options
     const end = { state: 'completed', floor: claim.attempt, free: false } as const
     const held = await claims.end(claim, result === undefined ? end : { ...end, result }, giveUp)
-    return held ? this.completed(entry) : this.handBack(entry)
+    return held ? this.completed(entry, result) : this.handBack(entry)
   }
 
   /** The inbox says completed already: all that is left is the delivery. */
-  async completed(entry: Entry): Promise<Ending> {
+  async completed(entry: Entry, result: string | undefined): Promise<Ending> {
     reach('worker.after_complete', () => [entry.envelope.job_id])
     await this.#ack(entry.delivery)
-    return { type: 'completed' }
+    return completedWith(result)
   }
 
-  async retry(entry: Entry, claim: Claim, error: Error, delayMs: number): Promise<Ending> {
+  async retry(entry: Entry, claim: Claim, error: Error, wantedMs: number): Promise<Ending> {
     const { claims, giveUp } = this.#options
+    const delayMs = this.#withinRetention(wantedMs)
     if (!(await claims.stillHeld(claim, giveUp))) return this.handBack(entry)
     const nextAttempt = claim.attempt + 1
-    const { hop: _, not_before: __, ...envelope } = entry.envelope
+    const { hop: _, not_before: __, unknown_since: ___, ...envelope } = entry.envelope
     await this.#sendCopy(
       { ...envelope, attempt: nextAttempt, failures: this.#failures(entry, claim, error, 'transient') },
       delayMs,
@@ -74,13 +75,14 @@ export class Endings {
   }
 
   /** Comes back without having used an attempt: snoozed, or drained. */
-  async comeBack(entry: Entry, claim: Claim, delayMs: number, reason: 'snoozed' | DeferReason): Promise<Ending> {
+  async comeBack(entry: Entry, claim: Claim, wantedMs: number, reason: 'snoozed' | DeferReason): Promise<Ending> {
     const { claims, driver, holds, giveUp } = this.#options
+    const delayMs = this.#withinRetention(wantedMs)
     const end = { floor: entry.envelope.attempt, free: true }
     this.#deferred(entry.envelope, delayMs, reason)
     if (delayMs === 0 && driver.capabilities.freeRelease) {
-      await claims.end(claim, { state: 'released', ...end }, giveUp)
-      await holds.settle(entry.delivery, 'release', giveUp)
+      if (!(await claims.end(claim, { state: 'released', ...end }, giveUp))) return this.handBack(entry)
+      if (holds.isHeld(entry.delivery)) await holds.settle(entry.delivery, 'release', giveUp)
       return { type: 'again', delayMs }
     }
     if (!(await claims.stillHeld(claim, giveUp))) return this.handBack(entry)
@@ -90,7 +92,7 @@ export class Endings {
 
   async #release(entry: Entry, claim: Claim, end: { floor: number; free: boolean }, delayMs: number): Promise<Ending> {
     const { claims, giveUp } = this.#options
-    await claims.end(claim, { state: 'released', ...end }, giveUp)
+    await claims.end(claim, { state: 'released', ...end, holdMs: delayMs }, giveUp)
     reach('worker.after_release', () => [entry.envelope.job_id])
     await this.#ack(entry.delivery)
     return { type: 'again', delayMs }
@@ -134,6 +136,11 @@ export class Endings {
   /** Comes back later, unclaimed: a copy with the next hop, then the original is removed. */
   async defer(delivery: Delivery, envelope: Envelope, delayMs: number, reason: DeferReason): Promise<Ending> {
     const { driver, holds, giveUp } = this.#options
+    // Somebody else has it by now: a copy of ours would only double it.
+    if (!holds.isHeld(delivery)) {
+      holds.drop(delivery)
+      return { type: 'again', delayMs }
+    }
     this.#deferred(envelope, delayMs, reason)
     if (delayMs === 0 && driver.capabilities.freeRelease) {
       await holds.settle(delivery, 'release', giveUp)
@@ -145,13 +152,14 @@ export class Endings {
   }
 
   /** Settled without running. */
-  async deduplicate(entry: Entry, reason: 'completed' | 'stale'): Promise<Ending> {
+  async deduplicate(entry: Entry, reason: 'completed' | 'stale', result?: string): Promise<Ending> {
     const { queue, events } = this.#options
     if (events.wants('deduplicated')) {
-      events.emit('deduplicated', { ...jobRef(entry.envelope, queue.name, queue.group), reason })
+      const kept = result === undefined ? {} : { result: JSON.parse(result) as unknown }
+      events.emit('deduplicated', { ...jobRef(entry.envelope, queue.name, queue.group), reason, ...kept })
     }
     await this.#ack(entry.delivery)
-    return { type: reason === 'completed' ? 'completed' : 'over' }
+    return reason === 'completed' ? completedWith(result) : { type: 'over' }
   }
 
   /**
@@ -188,7 +196,7 @@ export class Endings {
     const { driver, queue, sender, clock, giveUp } = this.#options
     const { maxDelayMs = Number.POSITIVE_INFINITY } = driver.capabilities
     const envelope = delayMs > maxDelayMs ? { ...copy, not_before: wireTime(clock.now() + delayMs) } : copy
-    const message = this.#outgoing(envelope, this.#encode(envelope), Math.min(delayMs, maxDelayMs))
+    const message = outgoingOf(envelope, this.#bounded(envelope), Math.min(delayMs, maxDelayMs))
     await sender.send(queue, message, Number.POSITIVE_INFINITY, giveUp)
   }
 
@@ -200,16 +208,25 @@ export class Endings {
   ): Promise<void> {
     const { driver, queue, sender, events, clock, giveUp } = this.#options
     const dead: DeadMark = { reason, at: wireTime(clock.now()), queue: queue.name, group: queue.group }
-    const encoded = this.#encode({ ...envelope, ...changes, dead })
-    // A foreign producer may have filled the broker's limit: then the job is kept whole and its failures are not.
-    const body = encoded.byteLength <= driver.capabilities.maxBodyBytes ? encoded : original
-    await sender.sendDead(queue, this.#outgoing(envelope, body, 0), Number.POSITIVE_INFINITY, giveUp)
+    const bounded = this.#bounded({ ...envelope, ...changes, dead })
+    const body = bounded.byteLength <= driver.capabilities.maxBodyBytes ? bounded : original
+    await sender.sendDead(queue, outgoingOf(envelope, body, 0), Number.POSITIVE_INFINITY, giveUp)
     const job = jobRef(envelope, queue.name, queue.group, changes.attempt)
     events.emit('dead_lettered', { queue: queue.name, group: queue.group, reason, job })
   }
 
-  #outgoing(envelope: Envelope, body: Uint8Array, delayMs: number): Outgoing {
-    return outgoingOf(envelope, body, delayMs)
+  /** A foreign producer may have filled the broker's limit: then the job is kept whole and its failures are not. */
+  #bounded(envelope: Envelope): Uint8Array {
+    const body = this.#encode(envelope)
+    if (body.byteLength <= this.#options.driver.capabilities.maxBodyBytes) return body
+    const { failures: _, ...bare } = envelope
+    return this.#encode(bare)
+  }
+
+  /** A copy that waited longer than the broker keeps messages would be lost. */
+  #withinRetention(delayMs: number): number {
+    const { retentionMs } = this.#options.driver.capabilities
+    return retentionMs === undefined ? delayMs : Math.min(delayMs, Math.floor(retentionMs * 0.9))
   }
 
   #deferred(envelope: Envelope, delayMs: number, reason: 'snoozed' | DeferReason): void {
@@ -222,6 +239,10 @@ export class Endings {
 }
 
 const handBackDelayMs = 1_000
+
+function completedWith(result: string | undefined): Ending {
+  return result === undefined ? { type: 'completed' } : { type: 'completed', result }
+}
 
 /** How an envelope travels. */
 export function outgoingOf(envelope: Envelope, body: Uint8Array, delayMs: number): Outgoing {

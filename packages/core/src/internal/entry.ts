@@ -1,6 +1,7 @@
 import type { Delivery } from '../driver.ts'
 import type { Envelope } from '../envelope.ts'
 import type { AnyJob } from '../job.ts'
+import type { CircuitPass } from '../policy/circuit.ts'
 import type { ClaimRequest } from '../store.ts'
 import type { Claim } from './claims.ts'
 import type { JobContext } from './job-run.ts'
@@ -26,12 +27,12 @@ export interface Entry {
   /** A start of it was lost in a crash: runs alone. */
   suspect: boolean
   /** Its circuit counts it as running. */
-  inCircuit: boolean
+  pass: CircuitPass | undefined
 }
 
 /** How an entry ended, as far as its followers (same key, same process) must know. */
 export type Ending =
-  | { readonly type: 'completed' }
+  | { readonly type: 'completed'; readonly result?: string }
   /** It, or its successor, comes back after `delayMs`. */
   | { readonly type: 'again'; readonly delayMs: number }
   | { readonly type: 'over' }

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts'
 import type { QueueRef } from '../driver.ts'
-import { asError, IdemqError, PermanentError } from '../errors.ts'
+import { asError, asIdemqError, IdemqError, PermanentError } from '../errors.ts'
 import { type Events, type JobRef, jobRef } from '../events.ts'
 import type { Claim, Claims } from './claims.ts'
 import { type Endings, retryDelay } from './endings.ts'
@@ -24,6 +24,15 @@ export interface ExecutionOptions {
   /** Aborts when the worker gives up on what is in hand. */
   readonly giveUp: AbortSignal
 }
+
+interface TransactionHooks {
+  readonly onCall: () => void
+  readonly onEnd: (value: unknown) => string | undefined
+  readonly onCommit: () => void
+}
+
+/** Until a job whose transaction could not begin is tried again. */
+const unbegunDelayMs = 1_000
 
 /** What a start told about the dependency behind it. */
 export type StartOutcome = 'success' | 'failure' | 'neutral'
@@ -50,7 +59,7 @@ export class Execution {
 
   /** One start. `endStart` is called when the handler is done with its slot; resolves when the delivery has ended. */
   async run(entry: Entry, claim: Claim, endStart: (outcome: StartOutcome) => void): Promise<Ending> {
-    const { events, clock, claims, holds, endings, quarantine, unclaimed, graceMs, giveUp } = this.#options
+    const { queue, events, clock, claims, holds, endings, quarantine, unclaimed, graceMs, giveUp } = this.#options
     const { job } = entry.registration
     const warn = (message: string): void => this.#warn(message)
     const run = new JobRun({ entry, claim, claims, clock, graceMs, giveUp, warn })
@@ -71,47 +80,73 @@ export class Execution {
     if (events.wants('started')) events.emit('started', this.#ref(entry, claim))
     const startedAtMs = clock.monotonicMs()
 
+    let called = false
     let committed = false
-    const onCommit = (): void => {
-      committed = true
+    let result: string | undefined
+    const transaction = {
+      onCall: () => {
+        called = true
+      },
+      onEnd: (value: unknown) => {
+        result = this.#resultOf(entry, value)
+        return result
+      },
+      onCommit: () => {
+        committed = true
+      },
     }
-    const outcome = await run.invoke((payload) => this.#call(entry, claim, run, payload, onCommit))
+    const outcome = await run.invoke((payload) => this.#call(entry, claim, run, payload, transaction))
 
     this.#running.delete(run)
     // What follows must keep the claim however long the broker takes; a deaf handler must not.
     claim.renewUntilMs = outcome.type === 'deaf' ? clock.monotonicMs() : Number.POSITIVE_INFINITY
     const durationMs = clock.monotonicMs() - startedAtMs
+    const succeeded = outcome.type === 'success' && run.snoozeMs === undefined
+    if (committed || succeeded) {
+      // Even where the lease seems over: only the token decides, and a lost one answers so.
+      endStart(lost && !committed ? 'neutral' : 'success')
+      const ending = committed
+        ? endings.completed(entry, result)
+        : endings.complete(entry, claim, this.#resultOf(entry, outcome.type === 'success' ? outcome.value : undefined))
+      if (events.wants('succeeded') && (committed || !lost)) {
+        events.emit('succeeded', { ...this.#ref(entry, claim), durationMs })
+      }
+      return ending
+    }
     if (lost) {
       endStart('neutral')
       return endings.handBack(entry)
-    }
-    if (outcome.type === 'success' && (committed || run.snoozeMs === undefined)) {
-      endStart('success')
-      if (events.wants('succeeded')) events.emit('succeeded', { ...this.#ref(entry, claim), durationMs })
-      return committed ? endings.completed(entry) : endings.complete(entry, claim, this.#resultOf(entry, outcome.value))
     }
     if (run.snoozeMs !== undefined && (outcome.type === 'success' || isRollback(outcome))) {
       endStart('success')
       return endings.comeBack(entry, claim, run.snoozeMs, 'snoozed')
     }
+    if (entry.registration.transactional && !called && !(outcome.type === 'failure' && outcome.invalid)) {
+      // The store let no transaction begin: that is nobody's attempt.
+      endStart('neutral')
+      const error = asIdemqError(errorOf(outcome, run, job.name), 'BROKER_UNAVAILABLE', 'begin a transaction')
+      events.emit('trouble', { queue: queue.name, operation: 'begin a transaction', error })
+      return endings.comeBack(entry, claim, unbegunDelayMs, 'busy')
+    }
     return this.#failed(entry, claim, run, outcome, durationMs, endStart)
   }
 
   /** Calls the handler, within the inbox's transaction if it asked for that. */
-  #call(entry: Entry, claim: Claim, run: JobRun, payload: unknown, onCommit: () => void): unknown {
+  #call(entry: Entry, claim: Claim, run: JobRun, payload: unknown, transaction: TransactionHooks): unknown {
     const { claims, giveUp } = this.#options
     const { handler, transactional } = entry.registration
     if (!transactional) return handler(payload, run)
     return claims.transact(
       claim,
       async (tx) => {
+        transaction.onCall()
         const value = await handler(payload, run, tx)
         if (run.snoozeMs !== undefined) throw new RollbackForSnooze()
         return value
       },
-      (value) => this.#resultOf(entry, value),
-      giveUp,
-      onCommit,
+      transaction.onEnd,
+      AbortSignal.any([giveUp, run.over]),
+      transaction.onCommit,
     )
   }
 

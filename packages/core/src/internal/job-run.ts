@@ -35,7 +35,8 @@ export interface JobContext {
    * Runs `effect` once per key as far as its record goes: a result recorded by an earlier attempt is returned without
    * running it. The window between the effect and its record stays open: a crash there runs it again, so give the
    * provider `idempotencyKey`. Results are JSON, at most 64 KiB; any other is returned but not recorded.
-   * @throws whatever `effect` throws; IdemqError CLAIM_LOST; UNSUPPORTED without an inbox
+   * @throws whatever `effect` throws; IdemqError CLAIM_LOST; INVALID_OPTION for a name used before in this run;
+   * UNSUPPORTED without an inbox and in `handleInTransaction`
    */
   step<T>(name: string, effect: (step: StepContext) => Promise<T> | T): Promise<T>
   /** The job comes back after `delayMs` once the handler returns; no attempt is used and nothing is recorded as done. */
@@ -70,6 +71,9 @@ export class JobRun implements JobContext {
   #abortReason: IdemqError | undefined
   #onAbort: (() => void) | undefined
   #snoozeMs: number | undefined
+  #over: AbortController | undefined
+  #givenUp: IdemqError | undefined
+  #steps: Set<string> | undefined
 
   constructor(options: JobRunOptions) {
     this.#options = options
@@ -117,6 +121,13 @@ export class JobRun implements JobContext {
     return this.#abortReason
   }
 
+  /** Aborts when the handler is given up on: what it still does must not count. */
+  get over(): AbortSignal {
+    this.#over ??= new AbortController()
+    if (this.#givenUp) this.#over.abort(this.#givenUp)
+    return this.#over.signal
+  }
+
   /** Set once the handler asked to come back. */
   get snoozeMs(): number | undefined {
     return this.#snoozeMs
@@ -137,13 +148,27 @@ export class JobRun implements JobContext {
   }
 
   async step<T>(name: string, effect: (step: StepContext) => Promise<T> | T): Promise<T> {
-    const { claim, claims, giveUp, warn } = this.#options
+    const { entry, claim, claims, giveUp, warn } = this.#options
     if (isNoInbox(claims.inbox)) {
       throw new IdemqError(
         'UNSUPPORTED',
         `${this.name}: step '${name}' needs an inbox: pass one to mq.worker({ inbox })`,
       )
     }
+    if (entry.registration.transactional) {
+      throw new IdemqError(
+        'UNSUPPORTED',
+        `${this.name}: step '${name}' in a transaction: what the handler writes through tx happens once as it is`,
+      )
+    }
+    this.#steps ??= new Set()
+    if (this.#steps.has(name)) {
+      throw new IdemqError(
+        'INVALID_OPTION',
+        `${this.name}: step '${name}' twice in one run: name each, e.g. '${name}:1'`,
+      )
+    }
+    this.#steps.add(name)
     const recorded = claim.steps.get(name)
     if (recorded !== undefined) return (recorded === '' ? undefined : JSON.parse(recorded)) as T
     const run = this
@@ -183,7 +208,11 @@ export class JobRun implements JobContext {
       )
       this.#onAbort = () => {
         cancel()
-        cancel = clock.schedule(() => resolve({ type: 'deaf' }), graceMs)
+        cancel = clock.schedule(() => {
+          this.#givenUp = new IdemqError('TIMEOUT', `${job.name} did not end within its grace of ${graceMs} ms`)
+          this.#over?.abort(this.#givenUp)
+          resolve({ type: 'deaf' })
+        }, graceMs)
       }
       if (this.#abortReason) this.#onAbort()
       const succeed = (value: unknown): void => done({ type: 'success', value })

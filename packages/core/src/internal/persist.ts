@@ -40,7 +40,10 @@ export async function persist<T>(run: () => Promise<T>, options: PersistOptions)
   }
 }
 
-/** Runs one I/O call with a signal that aborts after `timeoutMs` or with `parent`. */
+/**
+ * Runs one I/O call with a signal that aborts after `timeoutMs` or with `parent`. Too late is TIMEOUT, whatever the call
+ * makes of its signal: it is worth repeating, and it may have taken effect.
+ */
 export async function timed<T>(
   clock: Clock,
   timeoutMs: number,
@@ -51,15 +54,23 @@ export async function timed<T>(
   const abort = (): void => controller.abort(parent?.reason)
   if (parent?.aborted) abort()
   parent?.addEventListener('abort', abort)
-  const cancel = clock.schedule(
-    () => controller.abort(new IdemqError('TIMEOUT', `no answer within ${timeoutMs} ms`)),
-    timeoutMs,
-    true,
-  )
+  let late: IdemqError | undefined
+  const cancel = clock.schedule(() => {
+    late = new IdemqError('TIMEOUT', `no answer within ${timeoutMs} ms`)
+    controller.abort(late)
+  }, timeoutMs)
   try {
     return await run(controller.signal)
+  } catch (thrown) {
+    throw late && thrown !== late ? new IdemqError('TIMEOUT', late.message, thrown) : thrown
   } finally {
     cancel()
     parent?.removeEventListener('abort', abort)
   }
+}
+
+/** Rejects with the first rejection, once everything has ended. */
+export function throwFirst(results: readonly PromiseSettledResult<unknown>[]): void {
+  const failed = results.find((result) => result.status === 'rejected')
+  if (failed) throw failed.reason
 }

@@ -5,39 +5,52 @@ import type { Entry } from './entry.ts'
 export const quarantineMs: number = 5_000
 
 /**
- * Jobs whose earlier start was lost in a crash run alone, one at a time: if one of them kills the process, it uses up
- * its own attempts and nobody else's. What started before a suspect is waited for, and starts while it runs are held,
- * each for at most {@link quarantineMs}: a killer kills at once, and a long job must not stop the worker.
+ * Jobs whose earlier start was lost in a crash run alone, one at a time, in all queues of the client: if one of them
+ * kills the process, it uses up its own attempts and nobody else's. What started before a suspect is waited for, and
+ * starts while it runs are held, each for at most {@link quarantineMs}: a killer kills at once, and a long job must not
+ * stop the worker.
  */
 export class Quarantine {
   readonly #clock: Clock
-  readonly #waiting: Entry[] = []
+  readonly #waiting: { readonly entry: Entry; readonly owner: object }[] = []
   readonly #startedAtMs = new Map<Entry, number>()
+  readonly #listeners = new Set<() => void>()
   #running: Entry | undefined
 
   constructor(clock: Clock) {
     this.#clock = clock
   }
 
-  add(entry: Entry): void {
+  /** Calls back whenever somebody may start who might not before; returns what unsubscribes. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  add(entry: Entry, owner: object): void {
     entry.suspect = true
-    this.#waiting.push(entry)
+    this.#waiting.push({ entry, owner })
   }
 
   started(entry: Entry): void {
     this.#startedAtMs.set(entry, this.#clock.monotonicMs())
   }
 
+  /** The entry's end is recorded, or it never began. */
   ended(entry: Entry): void {
     this.#startedAtMs.delete(entry)
     if (this.#running === entry) this.#running = undefined
+    else if (this.#waiting.length === 0) return
+    for (const listener of this.#listeners) listener()
   }
 
-  /** The next suspect, if it may run now. It counts as running from here. */
-  take(): Entry | undefined {
-    if (this.#running || this.#waiting.length === 0 || this.#youngestMs() < quarantineMs) return undefined
-    this.#running = this.#waiting.shift()
-    return this.#running
+  /** The next suspect, if it is this owner's and may run now. It counts as running from here. */
+  take(owner: object): Entry | undefined {
+    const next = this.#waiting[0]
+    if (!next || next.owner !== owner || this.#running || this.#youngestMs() < quarantineMs) return undefined
+    this.#waiting.shift()
+    this.#running = next.entry
+    return next.entry
   }
 
   /** Milliseconds for which nothing ordinary may start; 0 = go. */
@@ -48,12 +61,14 @@ export class Quarantine {
       return Math.max(0, quarantineMs - ranMs)
     }
     if (this.#waiting.length === 0) return 0
-    return Math.max(1, quarantineMs - this.#youngestMs())
+    return Math.max(0, quarantineMs - this.#youngestMs())
   }
 
-  /** Everyone who waits, to be handed back at shutdown. */
-  drain(): Entry[] {
-    return this.#waiting.splice(0)
+  /** Those of this owner who wait, to be handed back at shutdown. */
+  drain(owner: object): Entry[] {
+    const theirs = this.#waiting.filter((waiting) => waiting.owner === owner)
+    for (const waiting of theirs) this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
+    return theirs.map(({ entry }) => entry)
   }
 
   /** How long the job that started last has been running; Infinity if none is. */

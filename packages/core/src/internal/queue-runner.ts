@@ -1,10 +1,11 @@
-import { type Clock, Doorbell } from '../clock.ts'
+import { type Clock, Doorbell, sleep } from '../clock.ts'
 import type { Delivery, Driver, QueueRef, Receiver } from '../driver.ts'
+import { timeMs } from '../envelope.ts'
 import { asIdemqError, IdemqError } from '../errors.ts'
 import type { Events } from '../events.ts'
-import type { Circuit, CircuitState } from '../policy/circuit.ts'
 import type { ClaimAnswer } from '../store.ts'
 import { Admission } from './admission.ts'
+import { CircuitGate } from './circuit-gate.ts'
 import type { Claim, Claims } from './claims.ts'
 import { reach } from './crash-points.ts'
 import { Endings } from './endings.ts'
@@ -12,8 +13,8 @@ import type { Ending, Entry, Registration } from './entry.ts'
 import { Execution, type StartOutcome } from './execution.ts'
 import { Holds } from './holds.ts'
 import { Lanes } from './lanes.ts'
-import { ioPauseMs } from './persist.ts'
-import { Quarantine } from './quarantine.ts'
+import { ioPauseMs, persist, timed } from './persist.ts'
+import type { Quarantine } from './quarantine.ts'
 import type { Sender } from './sender.ts'
 import { SingleFlight } from './single-flight.ts'
 
@@ -28,6 +29,8 @@ export interface RunnerOptions {
   readonly sender: Sender
   readonly events: Events
   readonly clock: Clock
+  /** Shared by every queue of the client. */
+  readonly quarantine: Quarantine
   readonly concurrency: number
   readonly prefetch: number
   readonly leaseMs: number
@@ -38,6 +41,8 @@ export interface RunnerOptions {
 const longestBusyPauseMs = 5_000
 const shortestBusyPauseMs = 25
 const receiveWaitMs = 5_000
+/** A receive that takes this much longer than it was told is hanging. */
+const receivePatienceMs = 10_000
 
 /** Works one queue: fetches, claims, runs, ends. */
 export class QueueRunner {
@@ -47,17 +52,20 @@ export class QueueRunner {
   readonly #endings: Endings
   readonly #admission: Admission
   readonly #execution: Execution
+  readonly #gate: CircuitGate
   readonly #flights: SingleFlight
   readonly #lanes = new Lanes()
-  readonly #quarantine: Quarantine
   readonly #bell: Doorbell
   readonly #stopFetching = new AbortController()
-  readonly #giveUp: AbortController
+  readonly #giveUp = new AbortController()
   #buffer: Entry[] = []
   #bufferHead = 0
+  /** Deliveries taken and not yet ended. */
+  #inHand = 0
   /** Entries taken from the buffer whose handler has not ended. */
   #active = 0
   #pumping = false
+  #cancelPumpLater: (() => void) | undefined
   #resumeAtMs = 0
   #cancelResume: (() => void) | undefined
   #draining = false
@@ -77,10 +85,9 @@ export class QueueRunner {
     this.#options = options
     this.#receiver = receiver
     const { driver, clock, leaseMs, concurrency } = options
-    this.#giveUp = new AbortController()
     this.#bell = new Doorbell(clock)
     this.#flights = new SingleFlight(concurrency)
-    this.#quarantine = new Quarantine(clock)
+    this.#gate = new CircuitGate(options)
     this.#holds = new Holds({
       receiver,
       capabilities: driver.capabilities,
@@ -92,7 +99,7 @@ export class QueueRunner {
     const own = { holds: this.#holds, giveUp: this.#giveUp.signal }
     this.#endings = new Endings({ ...options, ...own })
     this.#admission = new Admission({ ...options, endings: this.#endings })
-    this.#execution = new Execution({ ...options, ...own, endings: this.#endings, quarantine: this.#quarantine })
+    this.#execution = new Execution({ ...options, ...own, endings: this.#endings })
   }
 
   get receiver(): Receiver {
@@ -110,15 +117,14 @@ export class QueueRunner {
 
   /** For `mq.status`. */
   get snapshot(): { running: number; starts: number; retries: number; resumeInMs: number } {
-    const resumeInMs = Math.max(0, this.#resumeAtMs - this.#options.clock.monotonicMs())
-    return { ...this.#execution.counts, resumeInMs }
+    return { ...this.#execution.counts, resumeInMs: this.#pausedMs() }
   }
 
   start(): void {
-    const circuits = new Set([...this.#options.registrations.values()].flatMap(({ job }) => job.circuit ?? []))
-    this.#unsubscribe = [...circuits].map((circuit) =>
-      circuit.onChange((state) => this.#circuitChanged(circuit, state)),
-    )
+    this.#unsubscribe = [
+      this.#gate.subscribe(() => this.#pump()),
+      this.#options.quarantine.onChange(() => this.#pump()),
+    ]
     this.#fetching = this.#fetchLoop()
   }
 
@@ -128,33 +134,42 @@ export class QueueRunner {
     this.#draining = true
     this.#stopFetching.abort()
     this.#cancelResume?.()
+    this.#cancelPumpLater?.()
     this.#bell.ring()
     await this.#fetching
-    await this.#receiver.stop()
-    this.#handBackWaiting()
-    await this.#idle(clock.monotonicMs() + drainMs)
-    this.#execution.abort(new IdemqError('ABORTED', 'the worker is shutting down and the drain time is over'))
-    await this.#idle(clock.monotonicMs() + graceMs * 2)
-    this.#giveUp.abort()
-    this.#holds.stop()
-    for (const unsubscribe of this.#unsubscribe) unsubscribe()
-    await this.#receiver.close()
+    try {
+      await this.#receiver.stop()
+      this.#handBackWaiting()
+      await this.#idle(clock.monotonicMs() + drainMs)
+      this.#execution.abort(new IdemqError('ABORTED', 'the worker is shutting down and the drain time is over'))
+      await this.#idle(clock.monotonicMs() + graceMs * 2)
+    } finally {
+      this.#giveUp.abort()
+      this.#holds.stop()
+      for (const unsubscribe of this.#unsubscribe) unsubscribe()
+      await this.#receiver.close()
+    }
   }
 
   async #idle(untilMs: number): Promise<void> {
-    while (this.#holds.size > 0) {
+    for (;;) {
       const seen = this.#bell.armed()
       const leftMs = untilMs - this.#options.clock.monotonicMs()
-      if (leftMs <= 0 || this.#holds.size === 0) return
+      if (this.#inHand === 0 || leftMs <= 0) return
       await this.#bell.wait(leftMs, seen)
     }
   }
 
   #handBackWaiting(): void {
-    const waiting = [...this.#buffer.slice(this.#bufferHead), ...this.#quarantine.drain(), ...this.#lanes.drain()]
+    const waiting = [...this.#takeBuffer(), ...this.#options.quarantine.drain(this), ...this.#lanes.drain()]
+    for (const entry of waiting) this.#background(entry, this.#defer(entry, 0, 'drain'))
+  }
+
+  #takeBuffer(): Entry[] {
+    const waiting = this.#buffer.slice(this.#bufferHead)
     this.#buffer = []
     this.#bufferHead = 0
-    for (const entry of waiting) this.#background(entry, this.#defer(entry, 0, 'drain'))
+    return waiting
   }
 
   async #fetchLoop(): Promise<void> {
@@ -164,15 +179,17 @@ export class QueueRunner {
     const refill = Math.max(1, Math.floor(prefetch / 4))
     for (let failures = 0; !signal.aborted; ) {
       const seen = this.#bell.armed()
-      const pauseMs = this.#resumeAtMs - clock.monotonicMs()
+      const pausedMs = this.#pausedMs()
       const room = prefetch - this.#holds.size
-      if (pauseMs > 0 || room < 1 || (room < refill && this.#bufferHead < this.#buffer.length)) {
-        await this.#bell.wait(pauseMs > 0 ? pauseMs : receiveWaitMs, seen, signal)
+      if (pausedMs > 0 || room < 1 || (room < refill && this.#bufferHead < this.#buffer.length)) {
+        await this.#bell.wait(pausedMs > 0 ? pausedMs : receiveWaitMs, seen, signal)
         continue
       }
       try {
         const max = Math.min(room, driver.capabilities.maxBatch)
-        const deliveries = await this.#receiver.receive(max, receiveWaitMs, signal)
+        const deliveries = await timed(clock, receiveWaitMs + receivePatienceMs, signal, (s) =>
+          this.#receiver.receive(max, receiveWaitMs, s),
+        )
         failures = 0
         if (deliveries.length === 0) continue
         for (const delivery of deliveries) this.#holds.add(delivery, noop)
@@ -182,20 +199,24 @@ export class QueueRunner {
       } catch (thrown) {
         if (signal.aborted) return
         this.#trouble('receive', asIdemqError(thrown, 'BROKER_UNAVAILABLE', 'receive'))
-        await this.#bell.wait(ioPauseMs(failures++), this.#bell.armed(), signal)
+        await sleep(clock, ioPauseMs(failures++), signal)
       }
     }
   }
 
   #admit(delivery: Delivery): void {
+    this.#inHand++
     const admitted = this.#admission.admit(delivery)
     if ('entry' in admitted) this.#buffer.push(admitted.entry)
-    else this.#settleAside(delivery, admitted.aside)
+    else {
+      admitted.aside.catch((error) => this.#abandon(delivery, error)).then(() => this.#out())
+    }
   }
 
-  /** An ending that no slot waits for. */
-  #settleAside(delivery: Delivery, ending: Promise<unknown>): void {
-    ending.catch((error) => this.#abandon(delivery, error))
+  /** One delivery less in hand. */
+  #out(): void {
+    this.#inHand--
+    this.#bell.ring()
   }
 
   #background(entry: Entry, ending: Promise<Ending>): void {
@@ -212,8 +233,11 @@ export class QueueRunner {
 
   /** The broker or the store could not be told. Nothing is lost: the delivery comes back when its hold ends. */
   #abandon(delivery: Delivery, thrown: unknown): void {
-    this.#holds.drop(delivery)
     this.#trouble('settle', asIdemqError(thrown, 'BROKER_UNAVAILABLE', 'settle'))
+    const { returnsBy, freeRelease } = this.#options.driver.capabilities
+    // A lease ends by itself. What a connection or an assignment holds must be given back, or it stays with us.
+    if (returnsBy !== 'lease' && freeRelease) void this.#holds.settle(delivery, 'release', this.#giveUp.signal)
+    else this.#holds.drop(delivery)
   }
 
   /** Starts what may start: claims in batches, one claim under way at a time; slots freed meanwhile make the next batch. */
@@ -223,11 +247,14 @@ export class QueueRunner {
     void this.#pumpLoop()
   }
 
+  #pumpLater(delayMs: number): void {
+    this.#cancelPumpLater?.()
+    this.#cancelPumpLater = this.#options.clock.schedule(() => this.#pump(), delayMs, true)
+  }
+
   async #pumpLoop(): Promise<void> {
     while (!this.#draining) {
-      const suspect = this.#active < this.#options.concurrency ? this.#quarantine.take() : undefined
-      if (suspect && !this.#mayProbe(suspect)) continue
-      const batch = suspect ? [suspect] : this.#take()
+      const batch = this.#take()
       if (batch.length === 0) break
       this.#active += batch.length
       await this.#claim(batch)
@@ -238,24 +265,22 @@ export class QueueRunner {
 
   /** Entries that may be claimed now. */
   #take(): Entry[] {
-    const { concurrency, clock } = this.#options
+    const { concurrency, quarantine } = this.#options
+    if (this.#active >= concurrency || this.#pausedMs() > 0) return []
+    const suspect = quarantine.take(this)
+    if (suspect) return this.#throughGate(suspect) === 'go' ? [suspect] : []
     const batch: Entry[] = []
-    const holdMs = this.#quarantine.holdMs()
-    if (holdMs > 0) {
-      clock.schedule(() => this.#pump(), holdMs, true)
-      return batch
-    }
-    while (this.#active + batch.length < concurrency && this.#bufferHead < this.#buffer.length) {
+    const holdMs = quarantine.holdMs()
+    if (holdMs > 0) this.#pumpLater(holdMs)
+    while (holdMs === 0 && this.#active + batch.length < concurrency && this.#bufferHead < this.#buffer.length) {
       const entry = this.#buffer[this.#bufferHead]!
       const decision = this.#mayStart(entry)
       if (decision === 'not yet') break
       this.#bufferHead++
       if (decision === 'go') batch.push(entry)
     }
-    if (this.#bufferHead > 1_024 && this.#bufferHead * 2 > this.#buffer.length) {
-      this.#buffer = this.#buffer.slice(this.#bufferHead)
-      this.#bufferHead = 0
-    }
+    if (this.#bufferHead === this.#buffer.length) this.#takeBuffer()
+    else if (this.#bufferHead > 1_024) this.#buffer = this.#takeBuffer()
     return batch
   }
 
@@ -263,68 +288,39 @@ export class QueueRunner {
   #mayStart(entry: Entry): 'go' | 'aside' | 'not yet' {
     if (!this.#holds.isHeld(entry.delivery)) {
       this.#holds.drop(entry.delivery)
-      this.#leaveLane(entry)
+      this.#landed(entry, { type: 'again', delayMs: 0 })
       return 'aside'
     }
-    const circuit = this.#enterCircuit(entry)
-    if (circuit !== 'go') return circuit
-    if (!this.#lanes.enter(entry)) return this.#leaveCircuit(entry, 'neutral')
-    const boarded = this.#flights.board(entry)
-    if (boarded === 'lead') return 'go'
-    if (boarded === 'full') {
-      const delayMs = this.#busyPause(entry, longestBusyPauseMs)
-      this.#background(entry, this.#defer(entry, delayMs, 'busy'))
+    const gate = this.#throughGate(entry)
+    if (gate !== 'go') return gate
+    if (this.#lanes.enter(entry)) {
+      const boarded = this.#flights.board(entry)
+      if (boarded === 'lead') return 'go'
+      if (boarded === 'full') {
+        this.#background(entry, this.#defer(entry, this.#busyPause(entry, longestBusyPauseMs), 'busy'))
+      }
     }
-    return this.#leaveCircuit(entry, 'neutral')
-  }
-
-  #enterCircuit(entry: Entry): 'go' | 'aside' | 'not yet' {
-    const { registrations, clock, random } = this.#options
-    const { circuit } = entry.registration.job
-    if (!circuit || entry.inCircuit) return 'go'
-    entry.inCircuit = circuit.tryStart(clock)
-    if (entry.inCircuit) return 'go'
-    const retryInMs = circuit.retryInMs(clock)
-    const circuits = [...registrations.values()].map(({ job }) => job.circuit)
-    const waitsMs = circuits.map((c) => c?.retryInMs(clock) ?? 0)
-    const covered = waitsMs.every((ms) => ms > 0)
-    if (covered && circuits.every((c) => c?.state === 'open')) {
-      this.#pause(Math.min(...waitsMs))
-      return 'not yet'
-    }
-    // Recovering, and enough is under way: its end pumps again, or the timer does where it runs elsewhere.
-    if (covered && circuit.state !== 'open') {
-      clock.schedule(() => this.#pump(), retryInMs, true)
-      return 'not yet'
-    }
-    this.#background(entry, this.#defer(entry, Math.ceil(retryInMs * (1 + random() / 5)), 'circuit_open'))
+    this.#gate.leave(entry, 'neutral')
     return 'aside'
   }
 
-  /** A suspect is held back by its circuit like anybody else. */
-  #mayProbe(suspect: Entry): boolean {
-    const { clock } = this.#options
-    const { circuit } = suspect.registration.job
-    suspect.inCircuit = circuit?.tryStart(clock) ?? false
-    if (!circuit || suspect.inCircuit) return true
-    this.#quarantine.ended(suspect)
-    this.#background(suspect, this.#defer(suspect, Math.ceil(circuit.retryInMs(clock)), 'circuit_open'))
-    return false
+  #throughGate(entry: Entry): 'go' | 'aside' | 'not yet' {
+    const answer = this.#gate.enter(entry)
+    if (answer.type === 'go') return 'go'
+    if (answer.type === 'pause') this.#pause(answer.ms)
+    // Enough is under way: its end pumps again, or this does where it runs elsewhere.
+    else if (answer.type === 'wait') this.#pumpLater(answer.ms)
+    // A suspect does not wait in the buffer, nor does what was deferred or handed back by the pause.
+    if (answer.type === 'wait' && !entry.suspect) return 'not yet'
+    if (answer.type !== 'pause' || entry.suspect) {
+      this.#background(entry, this.#defer(entry, Math.ceil(answer.ms), 'circuit_open'))
+      return 'aside'
+    }
+    return 'not yet'
   }
 
-  #circuitChanged(circuit: Circuit, state: CircuitState): void {
-    const { events, queue } = this.#options
-    const type = ({ open: 'circuit_opened', half_open: 'circuit_half_opened', closed: 'circuit_closed' } as const)[
-      state
-    ]
-    events.emit(type, { queue: queue.name, circuit: circuit.name, state })
-    if (state === 'closed') this.#pump()
-  }
-
-  #leaveCircuit(entry: Entry, outcome: StartOutcome): 'aside' {
-    if (entry.inCircuit) entry.registration.job.circuit?.ended(outcome, this.#options.clock)
-    entry.inCircuit = false
-    return 'aside'
+  #pausedMs(): number {
+    return Math.max(0, this.#resumeAtMs - this.#options.clock.monotonicMs())
   }
 
   /** Nothing of this queue can run: stops taking it from others who might, and hands back what is here. */
@@ -334,10 +330,7 @@ export class QueueRunner {
     this.#resumeAtMs = clock.monotonicMs() + resumeInMs
     this.#cancelResume?.()
     this.#cancelResume = clock.schedule(() => this.#resume(), resumeInMs)
-    const waiting = this.#buffer.slice(this.#bufferHead)
-    this.#buffer = []
-    this.#bufferHead = 0
-    for (const entry of waiting) {
+    for (const entry of this.#takeBuffer()) {
       const delayMs = Math.max(resumeInMs, entry.registration.job.circuit?.retryInMs(clock) ?? 0)
       this.#background(entry, this.#defer(entry, Math.ceil(delayMs), 'circuit_open'))
     }
@@ -363,15 +356,29 @@ export class QueueRunner {
 
   async #claim(batch: readonly Entry[]): Promise<void> {
     const { claims, clock } = this.#options
-    const askedAtMs = clock.monotonicMs()
+    const requests = batch.map((entry) => entry.request)
+    let askedAtMs = 0
     let answers: ClaimAnswer[]
     try {
-      answers = await claims.claim(batch.map((entry) => entry.request))
+      // Nothing else can start either, so an inbox that is away is waited for: giving the jobs back would only churn.
+      answers = await persist(
+        () => {
+          askedAtMs = clock.monotonicMs()
+          return claims.claim(requests)
+        },
+        {
+          clock,
+          signal: this.#stopFetching.signal,
+          operation: 'claim',
+          onTrouble: (error) => this.#trouble('claim', error),
+        },
+      )
     } catch (thrown) {
       this.#trouble('claim', asIdemqError(thrown, 'BROKER_UNAVAILABLE', 'claim'))
       for (const entry of batch) {
         this.#endStart(entry, 'neutral')
-        this.#background(entry, this.#defer(entry, this.#busyPause(entry, longestBusyPauseMs), 'busy'))
+        const delayMs = this.#draining ? 0 : this.#busyPause(entry, longestBusyPauseMs)
+        this.#background(entry, this.#defer(entry, delayMs, this.#draining ? 'drain' : 'busy'))
       }
       return
     }
@@ -380,19 +387,27 @@ export class QueueRunner {
   }
 
   #answered(entry: Entry, answer: ClaimAnswer, askedAtMs: number): void {
-    const { claims } = this.#options
-    if (answer.status === 'claimed') {
-      const claim = claims.hold(entry.request, answer, askedAtMs)
-      entry.claim = claim
-      if (claim.attempt > entry.registration.job.maxAttempts) {
-        this.#endStart(entry, 'neutral')
-        return this.#background(entry, this.#endings.bury(entry, claim, 'exhausted'))
-      }
-      if (claim.attempt > entry.envelope.attempt && !entry.suspect) return void this.#isolate(entry, claim)
-      return this.#run(entry, claim)
+    const { claims, clock, unclaimed } = this.#options
+    if (answer.status !== 'claimed') {
+      this.#endStart(entry, 'neutral')
+      return this.#background(entry, this.#refused(entry, answer))
     }
-    this.#endStart(entry, 'neutral')
-    this.#background(entry, this.#refused(entry, answer))
+    const claim = claims.hold(entry.request, answer, askedAtMs)
+    entry.claim = claim
+    const crashed = answer.crashed || (unclaimed && claim.attempt > entry.envelope.attempt)
+    const { expires_at } = entry.envelope
+    if (this.#draining) {
+      this.#endStart(entry, 'neutral')
+      this.#background(entry, this.#endings.comeBack(entry, claim, 0, 'drain'))
+    } else if (claim.attempt > entry.registration.job.maxAttempts) {
+      this.#endStart(entry, 'neutral')
+      this.#background(entry, this.#endings.bury(entry, claim, 'exhausted', crashed ? new Crashed() : undefined))
+    } else if (expires_at && timeMs(expires_at) <= clock.now()) {
+      this.#endStart(entry, 'neutral')
+      this.#background(entry, this.#endings.bury(entry, claim, 'expired'))
+    } else if (crashed && !entry.suspect) {
+      void this.#isolate(entry, claim)
+    } else this.#run(entry, claim)
   }
 
   #run(entry: Entry, claim: Claim): void {
@@ -410,8 +425,9 @@ export class QueueRunner {
   #refused(entry: Entry, answer: Exclude<ClaimAnswer, { status: 'claimed' }>): Promise<Ending> {
     switch (answer.status) {
       case 'completed':
+        return this.#endings.deduplicate(entry, 'completed', answer.result)
       case 'stale':
-        return this.#endings.deduplicate(entry, answer.status)
+        return this.#endings.deduplicate(entry, 'stale')
       case 'busy':
         return this.#defer(entry, this.#busyPause(entry, answer.retryAfterMs), 'busy')
       case 'mismatch':
@@ -423,22 +439,23 @@ export class QueueRunner {
 
   /** An earlier start was lost in a crash: gives this one back and waits to run alone. */
   async #isolate(entry: Entry, claim: Claim): Promise<void> {
-    this.#endStart(entry, 'neutral')
+    const { claims, quarantine } = this.#options
     try {
       const end = { state: 'released', floor: entry.envelope.attempt, free: true } as const
-      await this.#options.claims.end(claim, end, this.#giveUp.signal)
-      this.#quarantine.add(entry)
+      await claims.end(claim, end, this.#giveUp.signal)
+      entry.claim = undefined
+      quarantine.add(entry, this)
+      this.#endStart(entry, 'neutral')
       if (this.#draining) this.#handBackWaiting()
-      this.#pump()
     } catch (error) {
+      this.#endStart(entry, 'neutral')
       this.#background(entry, Promise.reject(error))
     }
   }
 
   /** The slot is free again; what remains of the job is bookkeeping. */
   #endStart(entry: Entry, outcome: StartOutcome): void {
-    this.#leaveCircuit(entry, outcome)
-    this.#quarantine.ended(entry)
+    this.#gate.leave(entry, outcome)
     this.#active--
     this.#pump()
   }
@@ -450,8 +467,10 @@ export class QueueRunner {
 
   /** The entry is settled or on its way back: lets its followers and its lane go on. */
   #landed(entry: Entry, ending: Ending): void {
+    this.#options.quarantine.ended(entry)
     for (const follower of this.#flights.land(entry)) this.#follow(follower, entry, ending)
     this.#leaveLane(entry)
+    this.#out()
     this.#pump()
   }
 
@@ -459,7 +478,7 @@ export class QueueRunner {
     if (this.#draining) {
       this.#background(follower, this.#defer(follower, 0, 'drain'))
     } else if (ending.type === 'completed' && follower.request.fingerprint === leader.request.fingerprint) {
-      this.#background(follower, this.#endings.deduplicate(follower, 'completed'))
+      this.#background(follower, this.#endings.deduplicate(follower, 'completed', ending.result))
     } else if (ending.type === 'again' && follower.request.jobId !== leader.request.jobId) {
       this.#background(follower, this.#defer(follower, Math.max(shortestBusyPauseMs, ending.delayMs), 'busy'))
     } else {
@@ -470,6 +489,14 @@ export class QueueRunner {
 
   #trouble(operation: string, error: IdemqError): void {
     this.#options.events.emit('trouble', { queue: this.#options.queue.name, operation, error })
+  }
+}
+
+/** Why a job that was dead-lettered unstarted failed the last time. */
+class Crashed extends Error {
+  override readonly name = 'Crashed'
+  constructor() {
+    super('the process that ran the last attempt ended without a word')
   }
 }
 

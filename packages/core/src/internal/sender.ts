@@ -64,7 +64,7 @@ export class Sender {
   ): Promise<void> {
     let unknown = false
     for (let failures = 0; ; failures++) {
-      const sent = await batcher.add(message)
+      const sent = await this.#within(deadlineMs, signal, batcher.add(message))
       if (sent.status === 'stored') return
       const refusal = sent.status === 'failed' ? sent.error : undefined
       if (!refusal) unknown = true
@@ -81,5 +81,24 @@ export class Sender {
         refusal,
       )
     }
+  }
+
+  /** The answer, or 'unknown' once the caller's time is up: the call goes on and may store it. */
+  #within(deadlineMs: number, signal: AbortSignal | undefined, answer: Promise<Sent>): Promise<Sent> {
+    if (deadlineMs === Number.POSITIVE_INFINITY && !signal) return answer
+    return new Promise((resolve) => {
+      const giveUp = (): void => done({ status: 'unknown' })
+      const done = (sent: Sent): void => {
+        cancel?.()
+        signal?.removeEventListener('abort', giveUp)
+        resolve(sent)
+      }
+      const leftMs = deadlineMs - this.#clock.monotonicMs()
+      // In coarse steps, so that many sends share few of the runtime's timer lists.
+      const waitMs = Math.ceil(Math.max(0, leftMs) / 100) * 100
+      const cancel = leftMs === Number.POSITIVE_INFINITY ? undefined : this.#clock.schedule(giveUp, waitMs)
+      signal?.addEventListener('abort', giveUp)
+      answer.then(done)
+    })
   }
 }

@@ -1,9 +1,14 @@
 import { expect, it } from 'vitest'
 import { ManualClock } from '../clock.ts'
-import { type Circuit, type CircuitState, circuitBreaker } from './circuit.ts'
+import { type Circuit, type CircuitPass, type CircuitState, circuitBreaker } from './circuit.ts'
+
+interface Probe extends Omit<Circuit, 'tryStart'> {
+  /** Ends the oldest start that has not ended. */
+  ended(outcome: 'success' | 'failure' | 'neutral', clock: ManualClock): void
+}
 
 function newCircuit(): {
-  circuit: Circuit
+  circuit: Probe
   clock: ManualClock
   states: CircuitState[]
   start: (count: number) => number
@@ -12,13 +17,26 @@ function newCircuit(): {
   const circuit = circuitBreaker({ name: 'provider', windowCalls: 4, failureRatio: 0.5, cooldownMs: 1_000 })
   const states: CircuitState[] = []
   circuit.onChange((state) => states.push(state))
+  const passes: CircuitPass[] = []
   /** Starts as many of `count` as may start now. */
   const start = (count: number): number => {
-    let started = 0
-    while (started < count && circuit.tryStart(clock)) started++
-    return started
+    for (let started = 0; started < count; started++) {
+      const pass = circuit.tryStart(clock)
+      if (!pass) return started
+      passes.push(pass)
+    }
+    return count
   }
-  return { circuit, clock, states, start }
+  const probe: Probe = {
+    name: circuit.name,
+    get state() {
+      return circuit.state
+    },
+    retryInMs: (now) => circuit.retryInMs(now),
+    onChange: (listener) => circuit.onChange(listener),
+    ended: (outcome, now) => passes.shift()!.end(outcome, now),
+  }
+  return { circuit: probe, clock, states, start }
 }
 
 it('is closed at first and lets everything through', () => {
@@ -36,7 +54,7 @@ it('opens when more than its share of the window failed, not before', () => {
   circuit.ended('failure', clock)
   circuit.ended('failure', clock)
   expect(states).toEqual(['open'])
-  expect(circuit.tryStart(clock)).toBe(false)
+  expect(start(1)).toBe(0)
   expect(circuit.retryInMs(clock)).toBe(1_000)
 })
 

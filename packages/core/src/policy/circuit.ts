@@ -26,14 +26,18 @@ export interface CircuitOptions {
 export interface Circuit {
   readonly name: string
   readonly state: CircuitState
-  /** True if a job may start now; counts it as running. Turns open into half open when the cooldown has passed. */
-  tryStart(clock: Clock): boolean
-  /** Ends what {@link tryStart} began. 'neutral' ended without telling anything about the dependency. */
-  ended(outcome: 'success' | 'failure' | 'neutral', clock: Clock): void
+  /** A pass if a job may start now; it counts as running until it ends. Half-opens when the cooldown has passed. */
+  tryStart(clock: Clock): CircuitPass | undefined
   /** Milliseconds until a start may be worth a try; 0 = now. */
   retryInMs(clock: Clock): number
   /** Calls back on every change of state; returns what unsubscribes. */
   onChange(listener: (state: CircuitState) => void): () => void
+}
+
+/** One start that a circuit let through. */
+export interface CircuitPass {
+  /** To be called once. 'neutral': it ended without telling anything about the dependency. */
+  end(outcome: 'success' | 'failure' | 'neutral', clock: Clock): void
 }
 
 const busyRetryMs = 100
@@ -61,9 +65,31 @@ export function circuitBreaker(options: CircuitOptions): Circuit {
     state = next
     for (const listener of listeners) listener(next)
   }
+  /** Raised at every opening: what started before it says nothing about the dependency after it. */
+  let epoch = 0
   const open = (clock: Clock): void => {
     openUntilMs = clock.monotonicMs() + cooldownMs
+    epoch++
+    running = 0
     become('open')
+  }
+  const ended = (outcome: 'success' | 'failure' | 'neutral', clock: Clock): void => {
+    running--
+    if (outcome === 'neutral') return
+    if (state === 'half_open') {
+      if (outcome === 'failure') return open(clock)
+      breaker = newBreaker()
+      allowance = 2
+      return become('closed')
+    }
+    if (outcome === 'success') {
+      breaker.success(BreakerState.Closed)
+      allowance = allowance >= windowCalls ? Number.POSITIVE_INFINITY : allowance * 2
+      return
+    }
+    const trips = breaker.failure(BreakerState.Closed)
+    // While it ramps up, one failure is enough: the dependency was sick a moment ago.
+    if (trips || allowance < Number.POSITIVE_INFINITY) open(clock)
   }
 
   return {
@@ -73,31 +99,18 @@ export function circuitBreaker(options: CircuitOptions): Circuit {
     },
     tryStart(clock) {
       if (state === 'open') {
-        if (clock.monotonicMs() < openUntilMs) return false
+        if (clock.monotonicMs() < openUntilMs) return undefined
         allowance = 1
         become('half_open')
       }
-      if (running >= allowance) return false
+      if (running >= allowance) return undefined
       running++
-      return true
-    },
-    ended(outcome, clock) {
-      running--
-      if (outcome === 'neutral') return
-      if (state === 'half_open') {
-        if (outcome === 'failure') return open(clock)
-        breaker = newBreaker()
-        allowance = 2
-        return become('closed')
+      const startedIn = epoch
+      return {
+        end(outcome, now) {
+          if (startedIn === epoch) ended(outcome, now)
+        },
       }
-      if (outcome === 'success') {
-        breaker.success(BreakerState.Closed)
-        allowance = allowance >= windowCalls ? Number.POSITIVE_INFINITY : allowance * 2
-        return
-      }
-      const trips = breaker.failure(BreakerState.Closed)
-      // While it ramps up, one failure is enough: the dependency was sick a moment ago.
-      if (state === 'closed' && (trips || allowance < Number.POSITIVE_INFINITY)) open(clock)
     },
     retryInMs(clock) {
       if (state === 'open') return Math.max(0, openUntilMs - clock.monotonicMs())

@@ -1,0 +1,29 @@
+/** Entries for tests of what only looks at their keys. */
+import type { Entry } from '../src/internal/entry.ts'
+import { numberedJob } from './scene.ts'
+
+export function entryOf(key: string, orderingKey?: string): Entry {
+  const id = crypto.randomUUID()
+  const time = '2026-01-01T00:00:00.000Z'
+  const envelope = {
+    v: 1 as const,
+    job_id: id,
+    name: 'numbered',
+    idempotency_key: key,
+    attempt: 1,
+    replay: 0,
+    payload: { n: 1 },
+    created_at: time,
+    first_enqueued_at: time,
+  }
+  return {
+    delivery: { body: new Uint8Array(), holdUntilMs: Number.POSITIVE_INFINITY },
+    envelope: orderingKey === undefined ? envelope : { ...envelope, ordering_key: orderingKey },
+    registration: { job: numberedJob(), handler: () => {}, transactional: false },
+    request: { scope: 'default/numbered', key, fingerprint: '', jobId: id, replay: 0, attempt: 1 },
+    flightKey: key,
+    claim: undefined,
+    suspect: false,
+    pass: undefined,
+  }
+}
