@@ -80,7 +80,7 @@ async function inInboxDatabase<T>(
   const { token } = answer
   const outcome = await inbox.transact(
     work,
-    () => ({ ...ref, token, state: 'completed', floor: 1, free: false }),
+    () => ({ ...ref, token, state: 'completed', floor: 1, free: false, holdMs: 0 }),
     limitMs,
     signal,
   )

@@ -52,7 +52,7 @@ test('through the outbox: sent if the transaction commits, and only then', async
         await outbox.enqueue(tx, sendNotification, notification('ann@example.com', businessId))
         if (crash) throw new Error('rolled back')
       },
-      () => ({ ...ref, token, state: 'completed', floor: 1, free: false }),
+      () => ({ ...ref, token, state: 'completed', floor: 1, free: false, holdMs: 0 }),
       30_000,
       signal,
     )

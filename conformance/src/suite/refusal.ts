@@ -17,6 +17,15 @@ export async function expectRejection(
   assert.fail(`${what}: expected a rejection with ${codes.join(' or ')}, it resolved with ${JSON.stringify(value)}`)
 }
 
+/** Signals that are aborted already, each with the code that what it ends must reject with. */
+export function abortedSignals(): { readonly signal: AbortSignal; readonly code: ErrorCode }[] {
+  const late = new IdemqError('TIMEOUT', 'the caller has no more time')
+  return [
+    { signal: AbortSignal.abort(), code: 'ABORTED' },
+    { signal: AbortSignal.abort(late), code: 'TIMEOUT' },
+  ]
+}
+
 /** Fails unless `error` is an IdemqError of one of `codes`. */
 export function expectCode(what: string, codes: readonly ErrorCode[], error: unknown): IdemqError {
   assert.ok(error instanceof IdemqError, `${what}: expected an IdemqError, got ${String(error)}`)

@@ -1,6 +1,7 @@
 /** Waiting by condition, never by hope; and letting time pass where its passage is what is tested. */
 import { AssertionError } from 'node:assert/strict'
 import { inspect } from 'node:util'
+import { IdemqError } from '@idemq/core'
 
 /** How fast time may run against one broker or store. Everything in milliseconds. */
 export interface Scale {
@@ -16,8 +17,15 @@ export interface Scale {
 
 const defaults: Required<Scale> = { leaseMs: 500, delayMs: 200, toleranceMs: 2_000, eventuallyMs: 10_000 }
 
+/** @throws IdemqError INVALID_OPTION */
 export function resolveScale(scale: Scale = {}): Required<Scale> {
-  return { ...defaults, ...scale }
+  const resolved = { ...defaults, ...scale }
+  for (const [name, value] of Object.entries(resolved)) {
+    if (!(Number.isFinite(value) && value > 0)) {
+      throw new IdemqError('INVALID_OPTION', `scale.${name} is ${value}, must be a positive number of milliseconds`)
+    }
+  }
+  return resolved
 }
 
 /** Monotonic milliseconds. */

@@ -214,18 +214,33 @@ describe('close', () => {
     const closing = scene.mq.close().then(() => {
       closed = true
     })
-    await expect(scene.mq.enqueue(job, { n: 3 })).rejects.toMatchObject({ code: 'CLOSED' })
-    await expect(scene.mq.status('work')).rejects.toMatchObject({ code: 'CLOSED' })
     expect(() => scene.mq.worker()).toThrow(expect.objectContaining({ code: 'CLOSED' }))
-    await scene.clock.advance(60_000)
+    await scene.clock.advance(5_000)
     expect(scene.of('succeeded')).toHaveLength(1)
     expect(closed).toBe(false)
+    await expect(scene.mq.enqueue(job, { n: 3 })).rejects.toMatchObject({ code: 'CLOSED' })
+    await expect(scene.mq.status('work')).rejects.toMatchObject({ code: 'CLOSED' })
     sending.open()
     await during(scene.clock, closing)
     await expect(enqueued).resolves.toMatchObject({ jobId: expect.any(String) })
     await scene.mq.close()
-    await expect(
-      scene.mq.driver.stats({ name: 'work', group: 'default' }, AbortSignal.timeout(9)),
-    ).rejects.toMatchObject({ code: 'CLOSED' })
+    const stats = scene.mq.driver.stats({ name: 'work', group: 'default' }, AbortSignal.timeout(9))
+    await expect(stats).rejects.toMatchObject({ code: 'CLOSED' })
+  })
+
+  it('lets handlers that drain enqueue what they still have to', async () => {
+    const scene = await openScene()
+    const [first, second] = [numberedJob({ name: 'first' }), numberedJob({ name: 'second' })]
+    const answers: unknown[] = []
+    const worker = scene.worker().handle(first, async () => {
+      await sleep(scene.clock, 1_000)
+      answers.push(await scene.mq.enqueue(second, { n: 2 }))
+    })
+    await scene.mq.enqueue(first, { n: 1 })
+    await worker.start()
+    await scene.clock.advance(10)
+    await during(scene.clock, scene.mq.close())
+    expect(answers).toMatchObject([{ jobId: expect.any(String) }])
+    expect(scene.of('succeeded')).toHaveLength(1)
   })
 })

@@ -151,6 +151,7 @@ async function run(runSeed: number, withFaults: boolean): Promise<string> {
     const others = oracle.running.get(id) ?? 0
     if (others > 0 && !withFaults) oracle.wrong.push(`${id} ran twice at once`)
     oracle.running.set(id, others + 1)
+    const startedAtMs = scene.clock.monotonicMs()
     try {
       if (random.chance(0.3)) await context.step('effect', () => random.below(10))
       if (random.chance(0.6)) await sleep(scene.clock, random.below(400), context.signal)
@@ -161,8 +162,10 @@ async function run(runSeed: number, withFaults: boolean): Promise<string> {
       if (dice < 0.78) throw new RetryAfterError(random.below(3_000))
       if (dice < 0.82) await sleep(scene.clock, timeoutMs + random.below(graceMs * 2), context.signal)
       // Deaf for a while, yet within the grace: nobody else may run it.
-      else if (dice < 0.86) await sleep(scene.clock, timeoutMs + random.below(graceMs - 1))
-      else if (dice < 0.94 && (snoozes.get(context.id) ?? 0) < 3) {
+      else if (dice < 0.86) {
+        const untilMs = startedAtMs + timeoutMs + random.below(graceMs - 1)
+        await sleep(scene.clock, untilMs - scene.clock.monotonicMs())
+      } else if (dice < 0.94 && (snoozes.get(context.id) ?? 0) < 3) {
         snoozes.set(context.id, (snoozes.get(context.id) ?? 0) + 1)
         context.snooze(random.below(900))
       }

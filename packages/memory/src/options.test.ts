@@ -23,5 +23,7 @@ it('opens one memory per name, which outlives its handles, and a fresh one witho
 it('refuses URLs and options it does not know', async () => {
   await expect(openUrl(new URL('memory://host/x'), context)).rejects.toMatchObject({ code: 'INVALID_URL' })
   await expect(openUrl(new URL('memory:?size=1'), context)).rejects.toMatchObject({ code: 'INVALID_OPTION' })
-  expect(() => memory({ maxBodyBytes: 1_000 })).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
+  for (const maxBodyBytes of [1_000, 40_000.5, Number.NaN, Number.POSITIVE_INFINITY]) {
+    expect(() => memory({ maxBodyBytes })).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
+  }
 })

@@ -96,6 +96,30 @@ describe('group commit', () => {
   })
 })
 
+describe('the queue of writes', () => {
+  it('goes on after whatever was thrown in it', async () => {
+    const database = await created()
+    let broken = true
+    database.onTransaction(() => {
+      if (broken) throw new Error('a listener threw')
+    })
+    const insertOne = (n: number) =>
+      database.transact(
+        (tx) => tx.query('INSERT INTO fact VALUES ($1)', [n]),
+        () => true,
+        signal,
+      )
+    const first = insertOne(1)
+    const follower = first.then(() => database.write('insert', signal, () => insert(database, 2)))
+    expect(await first).toMatchObject({ status: 'committed' })
+    await follower.catch(() => {})
+    broken = false
+    await database.write('insert', signal, () => insert(database, 3))
+    expect(await insertOne(4)).toMatchObject({ status: 'committed' })
+    expect(facts(stranger(database)).filter((n) => n !== 2)).toEqual([1, 3, 4])
+  })
+})
+
 describe('a locked file', () => {
   it('answers BROKER_BUSY after the time-out, lets the event loop turn meanwhile, and works again afterwards', async () => {
     const database = await created(tempFile(), 120)
@@ -339,9 +363,54 @@ describe('transactions', () => {
       giveUp.signal,
     )
     await expect(deaf).rejects.toMatchObject({ code: 'ABORTED' })
+    const outside = stranger(database)
+    outside.exec('BEGIN IMMEDIATE; INSERT INTO fact VALUES (0); COMMIT')
     await database.write('insert', signal, () => insert(database, 2))
-    expect(facts(stranger(database))).toEqual([2])
+    expect(facts(outside)).toEqual([0, 2])
     await expect(kept!.query('SELECT 1')).rejects.toMatchObject({ code: 'CLOSED' })
+  })
+
+  it('are rolled back too where the effect itself gave up before it first waited', async () => {
+    const database = await created()
+    const giveUp = new AbortController()
+    const effect = (): Promise<void> => {
+      giveUp.abort()
+      return new Promise(() => {})
+    }
+    await expect(database.transact(effect, () => true, giveUp.signal)).rejects.toMatchObject({ code: 'ABORTED' })
+    stranger(database).exec('BEGIN IMMEDIATE; ROLLBACK')
+  })
+
+  it('never call an effect whose caller gave up while it waited its turn', async () => {
+    const database = await created()
+    const [first, second] = [new AbortController(), new AbortController()]
+    const late = new IdemqError('TIMEOUT', 'no more time')
+    let called = false
+    const running = database.transact(
+      async (tx) => {
+        await tx.query('INSERT INTO fact VALUES (1)')
+        second.abort(late)
+        first.abort(late)
+        await new Promise(() => {})
+      },
+      () => true,
+      first.signal,
+    )
+    const queued = database.transact(
+      async () => {
+        called = true
+      },
+      () => true,
+      second.signal,
+    )
+    const outcomes = await Promise.allSettled([running, queued])
+    expect(outcomes).toEqual([
+      { status: 'rejected', reason: late },
+      { status: 'rejected', reason: late },
+    ])
+    const outside = stranger(database)
+    outside.exec('BEGIN IMMEDIATE; INSERT INTO fact VALUES (2); COMMIT')
+    expect({ called, facts: facts(outside) }).toEqual({ called: false, facts: [2] })
   })
 
   it('keep nothing of a handler that goes on after SQLite undid its transaction', async () => {

@@ -63,7 +63,7 @@ export class Database {
   #draining: Promise<void> | undefined
   readonly #commitListeners = new Set<() => void>()
   /** The transaction whose effect the running code belongs to. */
-  readonly #effect = new AsyncLocalStorage<OpenTransaction>()
+  readonly #effect = new AsyncLocalStorage<OpenTransaction | undefined>()
   readonly #time: FileTime
   /** Within the work of a write, which may keep the time. */
   #working = false
@@ -121,7 +121,7 @@ export class Database {
         this.#keepingTime = false
       }
       // If it fails, the next look tries again.
-      this.#effect.exit(() => this.write('keep the time', never, () => this.now())).then(done, done)
+      this.#effect.run(undefined, () => this.write('keep the time', never, () => this.now())).then(done, done)
     }
     return nowMs
   }
@@ -157,7 +157,7 @@ export class Database {
     signal: AbortSignal,
   ): Promise<TransactionOutcome<T>> {
     const run: Transaction['run'] = async (tx) => {
-      const value = await unlessAborted(() => this.#effect.run(tx, effect, tx), signal)
+      const value = await unlessAborted(async () => this.#effect.run(tx, effect, tx), signal)
       tx.assertIntact()
       return { value, held: this.#work(() => end(value)) }
     }

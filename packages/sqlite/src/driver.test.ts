@@ -9,7 +9,7 @@ import {
   type Receiver,
   systemClock,
 } from '@idemq/core'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { tempFile } from '../test/temp-file.ts'
 import { sqlite } from './index.ts'
 
@@ -166,19 +166,83 @@ describe('the wall clock', () => {
     expect(await ack(b, second)).toEqual(['settled'])
   })
 
-  it('stepping back loses nothing: what was ready waits until that hour comes again', async () => {
-    const clock = stepped()
-    const driver = await connect(tempFile(), clock)
-    const receiver = await open(driver)
-    await driver.send(queue, [message('before')], signal)
-    clock.stepMs = -3_600_000
-    await driver.send(queue, [message('after')], signal)
-    const after = await receiver.receive(10, 0, signal)
-    expect(ids(after)).toEqual(['after'])
-    await ack(receiver, ...after)
-    expect(await driver.stats(queue, signal)).toMatchObject({ delayed: 1 })
-    clock.stepMs = 0
-    expect(ids(await receiver.receive(10, 0, signal))).toEqual(['before'])
+  it('stepping back changes nothing for those who are there: ready is ready, delays and leases keep their length', async () => {
+    const clock = new ManualClock()
+    const path = tempFile()
+    const wall = { stepMs: 0 }
+    const stepping: Clock = {
+      now: () => clock.now() + wall.stepMs,
+      monotonicMs: () => clock.monotonicMs(),
+      schedule: (callback, delayMs) => clock.schedule(callback, delayMs),
+    }
+    const [driver, other] = [await connect(path, stepping), await connect(path, stepping)]
+    const [a, b] = [await open(driver, 30_000), await open(other, 30_000)]
+    await driver.send(queue, [message('held')], signal)
+    const held = await a.receive(1, 0, signal)
+    await driver.send(queue, [message('ready'), message('delayed', { delayMs: 10_000 })], signal)
+    wall.stepMs = -3_600_000
+    await other.send(queue, [message('after'), message('delayed after', { delayMs: 10_000 })], signal)
+    expect(await driver.stats(queue, signal)).toMatchObject({ ready: 2, delayed: 2, inFlight: 1, nextDueInMs: 10_000 })
+    const ready = await b.receive(10, 0, signal)
+    expect(ids(ready)).toEqual(['ready', 'after'])
+    await ack(b, ...ready)
+    await clock.advance(9_999)
+    expect(await b.receive(10, 0, signal)).toEqual([])
+    await clock.advance(1)
+    const delayed = await b.receive(10, 0, signal)
+    expect(ids(delayed)).toEqual(['delayed', 'delayed after'])
+    expect(await ack(b, ...delayed)).toEqual(['settled', 'settled'])
+    await clock.advance(20_000)
+    expect(ids(await b.receive(10, 0, signal))).toEqual(['held'])
+    expect(await ack(a, ...held)).toEqual(['lost'])
+  })
+
+  it('stepping back while nobody is there: the next process goes on from the time kept in the file', async () => {
+    const path = tempFile()
+    const clock = new ManualClock()
+    const before = await connect(path, clock)
+    await before.send(queue, [message('ready')], signal)
+    await clock.advance(5_000)
+    await before.send(queue, [message('later'), message('delayed', { delayMs: 10_000 })], signal)
+    await before.close()
+    const late = new ManualClock(clock.now() - 3_600_000)
+    const after = await connect(path, late)
+    const receiver = await open(after)
+    const ready = await receiver.receive(10, 0, signal)
+    expect(ids(ready)).toEqual(['ready', 'later'])
+    await ack(receiver, ...ready)
+    await late.advance(10_000)
+    expect(ids(await receiver.receive(10, 0, signal))).toEqual(['delayed'])
+  })
+
+  it('stepping back while a worker is idle: a producer that starts then learns the time, and delays nothing too little', async () => {
+    const path = tempFile()
+    const wall = { stepMs: 0 }
+    const clock = new ManualClock()
+    const stepping: Clock = {
+      now: () => clock.now() + wall.stepMs,
+      monotonicMs: () => clock.monotonicMs(),
+      schedule: (callback, delayMs) => clock.schedule(callback, delayMs),
+    }
+    const receiver = await open(await connect(path, stepping))
+    await clock.advance(3_600_000)
+    expect(await receiver.receive(1, 0, signal)).toEqual([])
+    wall.stepMs = -3_600_000
+    // The worker looks, and leaves word of the time.
+    const looking = receiver.receive(1, 1_000, signal)
+    const file = new DatabaseSync(path)
+    const kept = () =>
+      (file.prepare(`SELECT value FROM idemq_meta WHERE name = 'time'`).get() as { value: number }).value
+    await clock.advance(1_000)
+    expect(await looking).toEqual([])
+    await vi.waitFor(() => expect(kept()).toBeGreaterThanOrEqual(clock.now() - 1_000))
+    file.close()
+    const producer = await connect(path, new ManualClock(clock.now() - 3_600_000))
+    await producer.send(queue, [message('delayed', { delayMs: 10_000 })], signal)
+    await clock.advance(8_000)
+    expect(await receiver.receive(1, 0, signal)).toEqual([])
+    await clock.advance(2_000)
+    expect(ids(await receiver.receive(1, 0, signal))).toEqual(['delayed'])
   })
 })
 

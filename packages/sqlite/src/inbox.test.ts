@@ -1,4 +1,4 @@
-import { type ClaimRequest, ManualClock, type SqlTransaction } from '@idemq/core'
+import { type ClaimRequest, type Clock, ManualClock, type SqlTransaction } from '@idemq/core'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { tempFile } from '../test/temp-file.ts'
 import { sqlite, sqliteInbox } from './index.ts'
@@ -10,12 +10,14 @@ function request(key: string, change: Partial<ClaimRequest> = {}): ClaimRequest 
   return { scope: 'default/charge', key, fingerprint: 'f', jobId: `job of ${key}`, replay: 0, attempt: 1, ...change }
 }
 
-async function open(path = tempFile(), clock = new ManualClock()) {
+async function open(path = tempFile(), clock: Clock = new ManualClock()) {
   const inbox = sqliteInbox({ path, clock })
   onTestFinished(() => inbox.close())
   await inbox.prepare('create', signal)
   return inbox
 }
+
+const plainEnd = { floor: 1, free: false, holdMs: 0 } as const
 
 async function claim(inbox: Awaited<ReturnType<typeof open>>, key: string) {
   const [answer] = await inbox.claim([request(key)], times, signal)
@@ -57,6 +59,32 @@ it('purges all that expired, also behind rows that last', async () => {
   })
 })
 
+it('holds nobody back from an ended key, and a release no longer than was said, when the wall clock steps back', async () => {
+  const clock = new ManualClock()
+  const wall = { stepMs: 0 }
+  const stepping = {
+    now: () => clock.now() + wall.stepMs,
+    monotonicMs: () => clock.monotonicMs(),
+    schedule: clock.schedule.bind(clock),
+  }
+  const path = tempFile()
+  const inbox = await open(path, stepping)
+  const refs = { completed: await claim(inbox, 'completed'), failed: await claim(inbox, 'failed') }
+  const ends = (['completed', 'failed'] as const).map((state) => ({ ...refs[state], state, ...plainEnd }))
+  const released = { ...(await claim(inbox, 'released')), state: 'released', ...plainEnd, holdMs: 500 } as const
+  expect(await inbox.end([...ends, released], times.retentionMs, signal)).toEqual(['held', 'held', 'held'])
+  const ask = async (asked: typeof inbox) => {
+    const requests = ['completed', 'failed', 'released'].map((key) => request(key, { jobId: 'another' }))
+    return (await asked.claim(requests, times, signal)).map(({ status }) => status)
+  }
+  wall.stepMs = -3_600_000
+  await clock.advance(499)
+  const [first, , third] = await ask(inbox)
+  expect([first, third]).toEqual(['completed', 'busy'])
+  await clock.advance(1)
+  expect((await ask(inbox))[2]).toBe('claimed')
+})
+
 describe('transact', () => {
   async function shop() {
     const inbox = await open()
@@ -93,6 +121,61 @@ describe('transact', () => {
     expect(await transact(ref, insert)).toMatchObject({ status: 'committed' })
     expect(await inbox.renew([ref], 1_000, signal)).toEqual(['lost'])
   })
+})
+
+it('refuses what would wait for the transaction it is in, at once, and takes outbox rows through tx', async () => {
+  const { driver, inbox, outbox } = sqlite(tempFile())
+  onTestFinished(() => driver.close())
+  onTestFinished(() => inbox.close())
+  onTestFinished(() => outbox.close())
+  const queue = { name: 'orders', group: 'default' }
+  await driver.declare(queue, 'create', signal)
+  const row = { copyId: 'a', jobId: 'a', partitionKey: 'a', ordered: false, body: new Uint8Array([1]) }
+  const ref = await claim(inbox, 'order')
+  const refused: unknown[] = []
+  const effect = async (tx: SqlTransaction) => {
+    const inner = [
+      () => driver.send(queue, [{ ...row, delayMs: 0 }], signal),
+      () => inbox.renew([ref], 1_000, signal),
+      () =>
+        inbox.transact!(
+          async () => {},
+          () => ({ ...ref, state: 'completed', ...plainEnd }),
+          1_000,
+          signal,
+        ),
+    ]
+    for (const call of inner) await call().catch((error: unknown) => refused.push(error))
+    await outbox.insert(tx, [{ ...row, queue: 'orders' }])
+  }
+  const end = () => ({ ...ref, state: 'completed', ...plainEnd }) as const
+  const transaction = inbox.transact!(effect, end, times.retentionMs, signal)
+  // From outside the effect, meanwhile: it waits its turn.
+  const outside = driver.send(queue, [{ ...row, copyId: 'outside', delayMs: 0 }], signal)
+  expect(await transaction).toMatchObject({ status: 'committed' })
+  expect(refused).toHaveLength(3)
+  for (const error of refused) {
+    expect(error).toMatchObject({ code: 'UNSUPPORTED', message: expect.stringContaining('outbox.enqueue(tx, …)') })
+  }
+  expect(await outside).toEqual([{ status: 'stored' }])
+  expect(await driver.stats(queue, signal)).toMatchObject({ ready: 1 })
+  expect(await outbox.stats(signal)).toMatchObject({ pending: 1 })
+})
+
+it('lets code that a transaction started write once that has ended', async () => {
+  const { driver, inbox } = sqlite(tempFile())
+  onTestFinished(() => driver.close())
+  onTestFinished(() => inbox.close())
+  await driver.declare({ name: 'orders', group: 'default' }, 'create', signal)
+  const ref = await claim(inbox, 'order')
+  const ended = Promise.withResolvers<void>()
+  let later: Promise<unknown> | undefined
+  const effect = async () => {
+    later = ended.promise.then(() => inbox.renew([ref], 1_000, signal))
+  }
+  await inbox.transact!(effect, () => ({ ...ref, state: 'completed', ...plainEnd }), 1_000, signal)
+  ended.resolve()
+  expect(await later).toEqual(['lost'])
 })
 
 it('shares one queue of writes with the driver and outbox of the same adapter', async () => {

@@ -42,6 +42,9 @@ it.each([
   'busyTimeoutMs=',
   'pollMs=0',
   'pollMs=1.5',
+  'pollMs=Infinity',
+  'busyTimeoutMs=NaN',
+  'maxBodyBytes=Infinity',
   'synchronous=off',
   'maxBodyBytes=1',
   'mode=ro',
@@ -56,8 +59,12 @@ it('refuses the same in every factory', () => {
   for (const factory of [sqlite, sqliteInbox, sqliteOutbox]) {
     expect(() => factory(':memory:')).toThrow(expect.objectContaining({ code: 'INVALID_URL' }))
     expect(() => factory('')).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
-    expect(() => factory({ path: 'jobs.db', pollMs: Number.NaN })).toThrow(
-      expect.objectContaining({ code: 'INVALID_OPTION' }),
-    )
+    for (const pollMs of [Number.NaN, Number.POSITIVE_INFINITY, 1.5, '15' as unknown as number]) {
+      for (const option of ['pollMs', 'busyTimeoutMs']) {
+        expect(() => factory({ path: 'jobs.db', [option]: pollMs })).toThrow(
+          expect.objectContaining({ code: 'INVALID_OPTION', message: expect.stringContaining(option) }),
+        )
+      }
+    }
   }
 })

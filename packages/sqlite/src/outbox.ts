@@ -26,7 +26,7 @@ export function sqliteOutboxOn(on: Database): OutboxStore<SqlTransaction | Sqlit
     async insert(tx, rows) {
       if ('query' in tx) {
         const sql = `INSERT INTO idemq_outbox (${columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
-        const nowMs = on.now()
+        const nowMs = use.database().read('insert into the outbox', () => on.now())
         for (const row of rows) await tx.query(sql, values(row, nowMs))
         return
       }

@@ -277,6 +277,22 @@ export const wrongDrivers: readonly WrongDriver[] = [
     }),
   },
   {
+    fault: 'an abort during a visit takes back what the visit decided',
+    caughtBy: "a letter is removed where its visit says 'remove', also if the scan was aborted during that visit",
+    make: () => (driver) => ({
+      ...driver,
+      scanDead: (queue, visit, signal) =>
+        driver.scanDead(
+          queue,
+          async (letter) => {
+            const wish = await visit(letter)
+            return signal.aborted ? 'stop' : wish
+          },
+          signal,
+        ),
+    }),
+  },
+  {
     fault: 'a stopped scan says it was complete',
     caughtBy: "'stop' keeps its letter, shows no more and is not complete",
     make: () => (driver) => ({

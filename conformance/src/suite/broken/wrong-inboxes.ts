@@ -302,6 +302,26 @@ export const wrongTransactions: readonly WrongTransactions[] = [
     }),
   },
   {
+    fault: 'an abort is answered, but the transaction goes on and commits',
+    caughtBy:
+      'an abort while the effect runs rolls it back at once, though it listens to nothing, and refuses what it does next',
+    make: () => (store) => ({
+      ...store,
+      transact<T>(
+        effect: (tx: SqlTransaction) => Promise<T>,
+        end: (result: T) => ClaimEnd,
+        retentionMs: number,
+        signal: AbortSignal,
+      ) {
+        const deaf = store.transact!(effect, end, retentionMs, new AbortController().signal)
+        const given = new Promise<never>((_, reject) => {
+          signal.addEventListener('abort', () => reject(signal.reason as Error))
+        })
+        return Promise.race([deaf, given])
+      },
+    }),
+  },
+  {
     fault: 'the effect and the end are two transactions',
     caughtBy: 'an effect made twice under one claim is committed once',
     make: () => (store) => ({

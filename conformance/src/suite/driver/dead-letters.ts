@@ -159,6 +159,24 @@ export const deadLetterCases: CaseGroup<DriverHarness, DriverBench> = {
       },
     },
     {
+      name: "a letter is removed where its visit says 'remove', also if the scan was aborted during that visit",
+      async run(t) {
+        const { driver, queue } = await t.start()
+        await t.sendDead(driver, queue, messages(3))
+        const abort = new AbortController()
+        const removed: string[] = []
+        const visit = async ({ body }: { readonly body: Uint8Array }): Promise<Visit> => {
+          removed.push(Buffer.from(body).toString())
+          abort.abort()
+          return 'remove'
+        }
+        assert.deepEqual(await driver.scanDead(queue, visit, abort.signal), { complete: false })
+        assert.equal(removed.length, 1, 'visits of a scan that was aborted during the first')
+        const left = sortedTexts(messages(3)).filter((body) => body !== removed[0])
+        assert.deepEqual(bodies(await t.deadLetters(driver, queue)), left)
+      },
+    },
+    {
       name: 'two scans at once lose nothing: a letter that neither removes is still there',
       async run(t) {
         const [one, two] = [await t.driver(), await t.driver()]

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import type { Sent } from '@idemq/core'
 import { type CaseGroup, within } from '../case.ts'
-import { expectCode, expectRejection } from '../refusal.ts'
+import { abortedSignals, expectCode, expectRejection } from '../refusal.ts'
 import { type DriverBench, longLeaseMs, message, messages, sortedTexts, statuses, text, texts } from './bench.ts'
 import { type DriverHarness, dedupesSends, noSendDedupe, smallBodies } from './harness.ts'
 
@@ -141,16 +141,20 @@ export const sendCases: CaseGroup<DriverHarness, DriverBench> = {
       },
     },
     {
-      name: 'a send whose signal is already aborted ends at once, with ABORTED or an answer that holds',
+      name: 'a send whose signal is already aborted ends at once: with its reason, ABORTED if none of ours, or an answer that holds',
       async run(t) {
         const { driver, queue } = await t.start()
-        const attempt = driver.send(queue, [message({ body: 'aborted' })], AbortSignal.abort())
-        const answers = await within(t.scale.toleranceMs, 'an aborted send to end', attempt).catch((error: unknown) => {
-          expectCode('an aborted send', ['ABORTED'], error)
-          return [] as Sent[]
-        })
-        if (answers[0]?.status !== 'stored') return
-        assert.equal(text(await t.takeOne(await t.open(driver, queue))), 'aborted', "it was answered 'stored'")
+        const receiver = await t.open(driver, queue)
+        for (const { signal, code } of abortedSignals()) {
+          const attempt = driver.send(queue, [message({ body: code })], signal)
+          const ended = within(t.scale.toleranceMs, 'an aborted send to end', attempt)
+          const answers = await ended.catch((error: unknown) => {
+            expectCode('an aborted send', [code], error)
+            return [] as Sent[]
+          })
+          if (answers[0]?.status !== 'stored') continue
+          assert.equal(text(await t.takeOne(receiver)), code, "it was answered 'stored'")
+        }
       },
     },
     {

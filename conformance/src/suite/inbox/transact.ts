@@ -1,9 +1,10 @@
 /** Transactions: the effect and its end are one commit, or neither happened. */
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import type { ClaimRef, InboxStore } from '@idemq/core'
+import { type ClaimRef, IdemqError, type InboxStore } from '@idemq/core'
 import type { CaseGroup } from '../case.ts'
-import { expectCode } from '../refusal.ts'
+import { within } from '../case.ts'
+import { abortedSignals, expectCode, expectRejection } from '../refusal.ts'
 import { until } from '../wait.ts'
 import {
   type AnyStoreHarness,
@@ -137,27 +138,60 @@ export const transactCases: CaseGroup<AnyStoreHarness, StoreBench> = {
       },
     },
     {
-      name: 'a signal that is already aborted is refused with ABORTED, or the commit holds',
+      name: 'a signal that is already aborted is refused with its reason, ABORTED if none of ours, or the commit holds',
+      gates: [transactions],
+      async run(t) {
+        const store = await t.store()
+        for (const { signal, code } of abortedSignals()) {
+          const { ref } = await t.claimed(store, request())
+          const id = randomUUID()
+          assert.ok(store.transact)
+          const work = store.transact(
+            async (tx) => effectsOf(t).write(tx, id),
+            () => endOf(ref, { state: 'completed' }),
+            longMs,
+            signal,
+          )
+          const outcome = await work.catch((error: unknown) => void expectCode('an aborted transaction', [code], error))
+          assert.notEqual(outcome?.status, 'lost')
+          assert.equal(await effectsOf(t).count(id), outcome ? 1 : 0, 'the effect and the answer differ')
+        }
+      },
+    },
+    {
+      name: 'an abort while the effect runs rolls it back at once, though it listens to nothing, and refuses what it does next',
       gates: [transactions],
       async run(t) {
         const store = await t.store()
         const { ref } = await t.claimed(store, request())
-        const id = randomUUID()
-        assert.ok(store.transact)
-        const work = store.transact(
-          async (tx) => effectsOf(t).write(tx, id),
-          () => endOf(ref, { state: 'completed' }),
-          longMs,
-          AbortSignal.abort(),
-        )
-        let committed = 0
-        try {
-          assert.equal((await work).status, 'committed')
-          committed = 1
-        } catch (error) {
-          expectCode('an aborted transaction', ['ABORTED'], error)
+        const { write, count } = effectsOf(t)
+        const [early, late] = [randomUUID(), randomUUID()]
+        const abort = new AbortController()
+        const goOn = Promise.withResolvers<void>()
+        const next = Promise.withResolvers<'accepted' | 'refused'>()
+        const effect = async (tx: never): Promise<void> => {
+          await write(tx, early)
+          abort.abort(new IdemqError('TIMEOUT', 'the handler took too long'))
+          await goOn.promise
+          await write(tx, late).then(
+            () => next.resolve('accepted'),
+            () => next.resolve('refused'),
+          )
         }
-        assert.equal(await effectsOf(t).count(id), committed, 'the effect and the answer differ')
+        assert.ok(store.transact)
+        const work = store.transact(effect, () => endOf(ref, { state: 'completed' }), longMs, abort.signal)
+        try {
+          await expectRejection('an aborted transaction', ['TIMEOUT'], () =>
+            within(t.scale.toleranceMs, 'a transaction to end on abort', work),
+          )
+          assert.equal(await count(early), 0, 'rolled back')
+          assert.deepEqual(await store.renew([ref], longMs, t.signal), ['held'], 'the claim is still ours')
+        } finally {
+          goOn.resolve()
+        }
+        assert.equal(await next.promise, 'refused', 'a write after the transaction ended')
+        assert.deepEqual([await count(early), await count(late)], [0, 0])
+        await t.ended(store, ref, { state: 'released' })
       },
     },
   ],

@@ -100,6 +100,10 @@ export class Admission {
 
   #unknown(delivery: Delivery, envelope: Envelope, nowMs: number): Promise<unknown> {
     const { endings } = this.#options
+    // No inbox knows the job either, so nothing but its age is left to judge by.
+    if (envelope.expires_at && timeMs(envelope.expires_at) <= nowMs) {
+      return endings.buryUnclaimed(delivery, envelope, 'expired')
+    }
     const since = envelope.unknown_since ?? wireTime(nowMs)
     if (nowMs - timeMs(since) >= unknownJobPatienceMs) return endings.buryUnclaimed(delivery, envelope, 'unknown_job')
     const delayMs = Math.min(longestUnknownPauseMs, 1_000 * 2 ** Math.min(envelope.hop ?? 0, 6))

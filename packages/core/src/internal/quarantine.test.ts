@@ -5,6 +5,8 @@ import { Quarantine, quarantineMs } from './quarantine.ts'
 
 const owner = {}
 
+const here = {}
+
 it('holds nothing up while there is no suspect', () => {
   const quarantine = new Quarantine(new ManualClock())
   quarantine.started(entryOf('ordinary'))
@@ -67,4 +69,41 @@ it('hands back who waits at a shutdown', () => {
   for (const suspect of suspects) quarantine.add(suspect, owner)
   expect(quarantine.drain(owner)).toEqual(suspects)
   expect([quarantine.drain(owner), quarantine.take(owner), quarantine.holdMs()]).toEqual([[], undefined, 0])
+})
+
+it('is one for all queues: a suspect of one waits for what runs in another, and each owner takes its own', () => {
+  const quarantine = new Quarantine(new ManualClock())
+  const there = {}
+  const [ordinary, first, second] = [entryOf('ordinary'), entryOf('first'), entryOf('second')]
+  quarantine.started(ordinary)
+  quarantine.add(first, here)
+  quarantine.add(second, there)
+  expect(quarantine.take(here)).toBeUndefined()
+  quarantine.ended(ordinary)
+  expect(quarantine.take(there)).toBeUndefined()
+  expect(quarantine.take(here)).toBe(first)
+  quarantine.ended(first)
+  expect(quarantine.drain(here)).toEqual([])
+  expect(quarantine.take(there)).toBe(second)
+})
+
+it('calls back when somebody may start who might not before', () => {
+  const quarantine = new Quarantine(new ManualClock())
+  const [ordinary, suspect] = [entryOf('ordinary'), entryOf('suspect')]
+  let calls = 0
+  const stop = quarantine.onChange(() => calls++)
+  quarantine.started(ordinary)
+  quarantine.add(suspect, here)
+  quarantine.ended(ordinary)
+  expect(calls).toBe(1)
+  quarantine.take(here)
+  quarantine.ended(suspect)
+  expect(calls).toBe(2)
+  quarantine.ended(entryOf('nobody waits'))
+  expect(calls).toBe(2)
+  stop()
+  quarantine.add(suspect, here)
+  quarantine.take(here)
+  quarantine.ended(suspect)
+  expect(calls).toBe(2)
 })
