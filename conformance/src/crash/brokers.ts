@@ -4,7 +4,7 @@ import { type Adapter, IdemqError, type OpenUrl, systemClock } from '@idemq/core
 
 export interface Broker {
   readonly name: string
-  /** The package whose `openUrl` opens its URLs. */
+  /** The module whose `openUrl` opens its URLs: a package that this one can see, or a file URL. */
   readonly adapterPackage: string
   /** The URL of a fresh, empty broker for one run, which may keep files in `directory`. */
   readonly freshUrl: (directory: string) => string

@@ -7,7 +7,7 @@ export interface ChildConfig {
   readonly name: string
   readonly role: Role
   readonly url: string
-  /** The package whose `openUrl` opens `url`. */
+  /** The module whose `openUrl` opens `url`. */
   readonly adapterPackage: string
   readonly logPath: string
   readonly ledgerPort: number

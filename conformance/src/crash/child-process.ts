@@ -1,5 +1,6 @@
 /** One child of a run, as its parent sees it. */
 import { spawn } from 'node:child_process'
+import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { type ChildConfig, unavailableExitCode } from './child-config.ts'
 
@@ -25,13 +26,12 @@ export interface Child {
 }
 
 const ownUrl = import.meta.url
-/** Sources run sources, and a build runs a build. */
-const extension = ownUrl.endsWith('.ts') ? 'ts' : 'js'
-const entry = fileURLToPath(new URL(`./child.${extension}`, ownUrl))
-const nodeOptions = [
-  '--disable-warning=ExperimentalWarning',
-  ...(extension === 'ts' ? ['--conditions=idemq-source'] : []),
-]
+/** Sources run sources. A build may have put this module anywhere: there the package's own exports tell. */
+const entry = ownUrl.endsWith('.ts')
+  ? fileURLToPath(new URL('./child.ts', ownUrl))
+  : createRequire(ownUrl).resolve('@idemq/conformance/crash/child')
+const conditions = entry.endsWith('.ts') ? ['--conditions=idemq-source'] : []
+const nodeOptions = ['--disable-warning=ExperimentalWarning', ...conditions]
 const keptStderr = 4_000
 const defaultPatienceMs = 20_000
 

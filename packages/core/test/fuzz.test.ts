@@ -203,7 +203,14 @@ function bodyMaker(random: Random): () => Uint8Array {
 }
 const seen = new Set<string>()
 
+/** What the decoder says of a body; asked once. Anything but its two refusals is a crash. */
 function decoded(body: Uint8Array): Envelope | undefined {
+  if (!decodings.has(body)) decodings.set(body, decode(body))
+  return decodings.get(body)
+}
+const decodings = new Map<Uint8Array, Envelope | undefined>()
+
+function decode(body: Uint8Array): Envelope | undefined {
   try {
     return decodeEnvelope(body)
   } catch (error) {

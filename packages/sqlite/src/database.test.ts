@@ -112,11 +112,11 @@ describe('the queue of writes', () => {
     const first = insertOne(1)
     const follower = first.then(() => database.write('insert', signal, () => insert(database, 2)))
     expect(await first).toMatchObject({ status: 'committed' })
-    await follower.catch(() => {})
+    await follower
     broken = false
     await database.write('insert', signal, () => insert(database, 3))
     expect(await insertOne(4)).toMatchObject({ status: 'committed' })
-    expect(facts(stranger(database)).filter((n) => n !== 2)).toEqual([1, 3, 4])
+    expect(facts(stranger(database))).toEqual([1, 2, 3, 4])
   })
 })
 

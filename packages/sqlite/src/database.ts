@@ -235,20 +235,22 @@ export class Database {
   }
 
   async #drain(): Promise<void> {
-    let inHand: readonly { readonly task: Task<never> }[] = []
     try {
       await nextTurn()
       while (this.#writes.length > 0 || this.#transactions.length > 0) {
-        const writes = this.#writes.splice(0)
-        inHand = [...writes, ...this.#transactions]
-        if (writes.length > 0) await this.#commitTogether(writes)
-        if (this.#transactions.length > 0) await this.#commitTransactions()
+        const inHand = [...this.#writes, ...this.#transactions]
+        try {
+          if (this.#writes.length > 0) await this.#commitTogether(this.#writes.splice(0))
+          if (this.#transactions.length > 0) await this.#commitTransactions()
+        } catch (error) {
+          // Whatever went wrong, those it was about do not wait for ever, and the others get their turn.
+          const waiting = new Set<Write | Transaction>([...this.#writes, ...this.#transactions])
+          for (const each of inHand) {
+            if (!waiting.has(each)) each.task.reject(statementError(error, each.task.what, this.options.path))
+          }
+        }
         await nextTurn()
       }
-    } catch (error) {
-      // Whatever went wrong, nobody waits for ever, and the next call starts afresh.
-      const waiting = [...inHand, ...this.#writes.splice(0), ...this.#transactions.splice(0)]
-      for (const { task } of waiting) task.reject(statementError(error, task.what, this.options.path))
     } finally {
       this.#draining = undefined
     }

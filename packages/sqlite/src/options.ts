@@ -31,7 +31,7 @@ export interface SqliteStoreOptions {
    * may take the last moments; several times faster for single jobs. @default 'full'
    */
   readonly synchronous?: 'full' | 'normal'
-  /** Its wall clock gives the times in the file, its monotonic one the waits. @default systemClock */
+  /** Gives the times in the file, which never go back even where its wall clock does, and the waits. @default systemClock */
   readonly clock?: Clock
 }
 

@@ -144,6 +144,7 @@ export const badInputCases: CaseGroup<DriverHarness, WorkerBench> = {
           ...trace,
           ...foreign,
           created_at: longAgo,
+          unknown_since: longAgo,
           payload: { key: 'k' },
         })
         await client

@@ -209,6 +209,7 @@ export const dedupeCases: CaseGroup<DriverHarness, WorkerBench> = {
           running = true
           await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
           aborted.push((signal.reason as { code?: string }).code)
+          throw signal.reason
         })
         await worker.start()
         await t.until(

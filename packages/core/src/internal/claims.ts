@@ -1,5 +1,5 @@
 import { type Clock, sleep } from '../clock.ts'
-import { IdemqError } from '../errors.ts'
+import { asIdemqError, IdemqError } from '../errors.ts'
 import type { ClaimAnswer, ClaimEnd, ClaimRef, ClaimRequest, Held, InboxStore, StepRecord } from '../store.ts'
 import { Batcher } from './batcher.ts'
 import { ioPauseMs, persist, timed } from './persist.ts'
@@ -194,7 +194,7 @@ export class Claims {
         else if (!claim.ending) this.#lose(claim)
       })
     } catch (error) {
-      onTrouble('renew claims', error as IdemqError)
+      onTrouble('renew claims', asIdemqError(error, 'BROKER_UNAVAILABLE', 'renew claims'))
     }
     // A store that cannot be asked decides nothing, but past the lease another worker may have started: stop ours.
     for (const claim of [...this.#held]) {

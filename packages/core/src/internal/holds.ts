@@ -1,6 +1,6 @@
-import type { Clock } from '../clock.ts'
+import { type Clock, sleep } from '../clock.ts'
 import type { Capabilities, Delivery, Outcome, Receiver, Settled, Settlement } from '../driver.ts'
-import type { IdemqError } from '../errors.ts'
+import { asIdemqError, type IdemqError } from '../errors.ts'
 import { Batcher } from './batcher.ts'
 import { ioPauseMs, timed } from './persist.ts'
 
@@ -62,12 +62,14 @@ export class Holds {
       try {
         settled = await this.#settlements.add({ delivery, outcome })
       } catch (error) {
-        settled = { status: 'failed', error: error as IdemqError }
+        settled = { status: 'failed', error: asIdemqError(error, 'BROKER_UNAVAILABLE', 'settle') }
       }
-      if (settled.status === 'failed' && settled.error.retryable && !signal.aborted && this.isHeld(delivery)) {
+      if (settled.status === 'failed') {
         onTrouble('settle', settled.error)
-        await new Promise<void>((resolve) => clock.schedule(resolve, ioPauseMs(failures)))
-        continue
+        if (settled.error.retryable && !signal.aborted && this.isHeld(delivery)) {
+          await sleep(clock, ioPauseMs(failures), signal)
+          continue
+        }
       }
       this.drop(delivery)
       return settled.status === 'settled'
@@ -114,10 +116,11 @@ export class Holds {
     for (let from = 0; from < due.length; from += capabilities.maxBatch) {
       const batch = due.slice(from, from + capabilities.maxBatch)
       try {
-        const answers = await timed(clock, callTimeoutMs, undefined, (signal) => receiver.extend(batch, signal))
+        // Late renewals are as bad as none: who is lost must hear of it within the lease.
+        const answers = await timed(clock, leaseMs / 3, undefined, (signal) => receiver.extend(batch, signal))
         this.lost(batch.filter((_, i) => answers[i]?.status === 'lost'))
       } catch (error) {
-        onTrouble('extend leases', error as IdemqError)
+        onTrouble('extend leases', asIdemqError(error, 'BROKER_UNAVAILABLE', 'extend leases'))
       }
     }
     this.lost([...this.#held.keys()].filter((delivery) => delivery.holdUntilMs <= clock.monotonicMs()))

@@ -187,11 +187,16 @@ export class QueueRunner {
       }
       try {
         const max = Math.min(room, driver.capabilities.maxBatch)
+        const askedAtMs = clock.monotonicMs()
         const deliveries = await timed(clock, receiveWaitMs + receivePatienceMs, signal, (s) =>
           this.#receiver.receive(max, receiveWaitMs, s),
         )
         failures = 0
-        if (deliveries.length === 0) continue
+        if (deliveries.length === 0) {
+          // Nothing, and that at once: whatever the reason, asking again at once would spin.
+          if (clock.monotonicMs() - askedAtMs < 1) await sleep(clock, ioPauseMs(0), signal)
+          continue
+        }
         for (const delivery of deliveries) this.#holds.add(delivery, noop)
         reach('worker.after_receive', () => deliveries.map((d) => this.#admission.jobIdOf(d)))
         for (const delivery of deliveries) this.#admit(delivery)
@@ -279,8 +284,11 @@ export class QueueRunner {
       this.#bufferHead++
       if (decision === 'go') batch.push(entry)
     }
-    if (this.#bufferHead === this.#buffer.length) this.#takeBuffer()
-    else if (this.#bufferHead > 1_024) this.#buffer = this.#takeBuffer()
+    if (this.#bufferHead === this.#buffer.length) {
+      this.#takeBuffer()
+      // The fetch loop may wait for room only because something was left here.
+      if (batch.length > 0) this.#bell.ring()
+    } else if (this.#bufferHead > 1_024) this.#buffer = this.#takeBuffer()
     return batch
   }
 
