@@ -11,6 +11,7 @@ import { outgoingOf } from './internal/endings.ts'
 import { persist, throwFirst } from './internal/persist.ts'
 import { Quarantine } from './internal/quarantine.ts'
 import { Sender } from './internal/sender.ts'
+import { transactionContext } from './internal/transaction-context.ts'
 import { checkQueueName, type Job } from './job.ts'
 import { type Enqueued, Outbox, Relay, type RelayOptions, refuseSharedJobId } from './outbox.ts'
 import { type QueueStatus, readStatus } from './status.ts'
@@ -98,7 +99,8 @@ export class Mq {
   /**
    * Resolves once the broker stored the job as durably as its manifest says. A repeat of a call that failed is safe
    * with the same business key, or with `jobId`.
-   * @throws IdemqError INVALID_PAYLOAD (names each path), BODY_TOO_LARGE, INVALID_OPTION, UNSUPPORTED: nothing was sent.
+   * @throws IdemqError INVALID_PAYLOAD (names each path), BODY_TOO_LARGE, INVALID_OPTION, UNSUPPORTED (also inside
+   * `handleInTransaction`): nothing was sent.
    * SEND_UNKNOWN: it may have been. ABORTED: not sent. Else what the broker says, after trying for `sendTimeoutMs`
    */
   async enqueue<In, Out>(
@@ -242,6 +244,13 @@ export class Mq {
 
   #send(queue: string, composed: Composed, signal: AbortSignal | undefined): Promise<void> {
     this.#assertOpen()
+    if (transactionContext.getStore()) {
+      throw new IdemqError(
+        'UNSUPPORTED',
+        `${composed.envelope.name}: enqueue inside handleInTransaction would send it even if that rolls back: ` +
+          'use mq.outbox().enqueue(tx, …)',
+      )
+    }
     if (signal?.aborted) throw new IdemqError('ABORTED', `${composed.envelope.name}: aborted before it was sent`)
     const { clock, sendTimeoutMs } = this.#options
     const { envelope, body, delayMs } = composed

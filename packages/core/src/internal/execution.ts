@@ -8,6 +8,7 @@ import type { Ending, Entry } from './entry.ts'
 import type { Holds } from './holds.ts'
 import { type HandlerOutcome, JobRun, maxResultBytes } from './job-run.ts'
 import type { Quarantine } from './quarantine.ts'
+import { transactionContext } from './transaction-context.ts'
 
 export interface ExecutionOptions {
   readonly queue: QueueRef
@@ -101,16 +102,17 @@ export class Execution {
     // What follows must keep the claim however long the broker takes; a deaf handler must not.
     claim.renewUntilMs = outcome.type === 'deaf' ? clock.monotonicMs() : Number.POSITIVE_INFINITY
     const durationMs = clock.monotonicMs() - startedAtMs
-    const succeeded = outcome.type === 'success' && run.snoozeMs === undefined
-    if (committed || succeeded) {
-      // Even where the lease seems over: only the token decides, and a lost one answers so.
+    const returned = outcome.type === 'success' && run.snoozeMs === undefined
+    if (committed || returned) {
       endStart(lost && !committed ? 'neutral' : 'success')
-      const ending = committed
-        ? endings.completed(entry, result)
-        : endings.complete(entry, claim, this.#resultOf(entry, outcome.type === 'success' ? outcome.value : undefined))
-      if (events.wants('succeeded') && (committed || !lost)) {
-        events.emit('succeeded', { ...this.#ref(entry, claim), durationMs })
+      const succeeded = (): void => {
+        if (events.wants('succeeded')) events.emit('succeeded', { ...this.#ref(entry, claim), durationMs })
       }
+      if (!lost || committed) succeeded()
+      if (committed) return endings.completed(entry, result)
+      // Even where the lease seems over: only the token decides, and a lost one answers so.
+      const ending = await endings.complete(entry, claim, this.#resultOf(entry, returnedBy(outcome)))
+      if (lost && ending.type === 'completed') succeeded()
       return ending
     }
     if (lost) {
@@ -140,7 +142,7 @@ export class Execution {
       claim,
       async (tx) => {
         transaction.onCall()
-        const value = await handler(payload, run, tx)
+        const value = await transactionContext.run(true, async () => handler(payload, run, tx))
         if (run.snoozeMs !== undefined) throw new RollbackForSnooze()
         return value
       },
@@ -224,6 +226,10 @@ export class Execution {
     const { name, group } = this.#options.queue
     return jobRef(entry.envelope, name, group, claim.attempt)
   }
+}
+
+function returnedBy(outcome: HandlerOutcome): unknown {
+  return outcome.type === 'success' ? outcome.value : undefined
 }
 
 /** A timeout is the cause, whatever the handler threw when it heard of it; but a "no" stays a "no". */
