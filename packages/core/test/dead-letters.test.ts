@@ -182,6 +182,23 @@ describe('replay', () => {
     expect(await numbers(state.scene)).toEqual([0])
   })
 
+  it('takes a removal or a replay into account where the loop ends with it', async () => {
+    const state = await buried(4)
+    state.sick = false
+    const letters = state.scene.mq.deadLetters('work')
+    for await (const letter of letters.scan()) {
+      letter.remove()
+      break
+    }
+    for await (const letter of letters.scan()) {
+      await letter.replay()
+      break
+    }
+    expect(await numbers(state.scene)).toEqual([2, 3])
+    await state.scene.clock.advance(10)
+    expect(state.scene.of('succeeded')).toHaveLength(1)
+  })
+
   it('stops at its limit', async () => {
     const state = await buried(5)
     state.sick = false

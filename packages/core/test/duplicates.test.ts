@@ -105,6 +105,10 @@ describe('duplicates in one process', () => {
     expect(runs).toBe(2)
     expect(scene.of('succeeded')).toHaveLength(1)
     expect(scene.of('deduplicated')).toHaveLength(7)
+    // They come back when the leader does, and not again and again before.
+    const deferred = scene.of('deferred').map(({ delayMs }) => delayMs)
+    expect(deferred.length).toBeLessThan(20)
+    expect(Math.min(...deferred)).toBeGreaterThanOrEqual(25)
   })
 
   it('with another payload do not ride along: they are refused as a mismatch', async () => {

@@ -1,12 +1,12 @@
 /** Jobs that come back from a crash: counted, run alone, and dangerous to nobody else. */
 import { describe, expect, it } from 'vitest'
-import { circuitBreaker, decodeEnvelope, fixed, sleep } from '../src/index.ts'
-import { numberedJob, openScene, type Scene } from './scene.ts'
+import { circuitBreaker, decodeEnvelope, fixed, noInbox, sleep } from '../src/index.ts'
+import { during, numberedJob, openScene, type Scene } from './scene.ts'
 
 const claimLeaseMs = 15_000
 
 /** Starts every job of the queue and dies: its deliveries and its claims are left to lapse. */
-async function crashOn(scene: Scene, jobs: number): Promise<void> {
+async function crashOn(scene: Scene, jobs: number, claiming = true): Promise<void> {
   const signal = AbortSignal.timeout(5_000)
   const { driver, inbox } = scene.mq
   await driver.declare({ name: 'work', group: 'default' }, 'create', signal)
@@ -17,6 +17,7 @@ async function crashOn(scene: Scene, jobs: number): Promise<void> {
   )
   const deliveries = await receiver.receive(jobs, 0, signal)
   expect(deliveries).toHaveLength(jobs)
+  if (!claiming) return void (await scene.clock.advance(1_000))
   const requests = deliveries.map(({ body }) => {
     const { name, idempotency_key: key, job_id: jobId, replay, attempt } = decodeEnvelope(body)
     return { scope: `default/${name}`, key, fingerprint: '', jobId, replay, attempt }
@@ -141,5 +142,59 @@ describe('a job whose start was lost in a crash', () => {
     await scene.drain('work')
     expect(scene.of('succeeded')).toHaveLength(51)
     expect(scene.of('started').filter(({ attempt }) => attempt !== 1)).toHaveLength(1)
+  })
+})
+
+describe('without an inbox', () => {
+  it('the broker counts the starts: no more than maxAttempts over all crashes', async () => {
+    const scene = await openScene()
+    const job = numberedJob({ retry: { maxAttempts: 3, backoff: fixed(100) } })
+    await scene.mq.enqueueMany(job, [{ n: 1 }, { n: 2 }])
+    await crashOn(scene, 2, false)
+    await crashOn(scene, 2, false)
+    const seen: number[] = []
+    const worker = scene.worker({ inbox: noInbox() }).handle(job, ({ n }, { attempt }) => {
+      seen.push(n * 10 + attempt)
+      if (n === 2) throw new Error('and now this')
+    })
+    await worker.start()
+    await scene.drain('work')
+    expect(seen.toSorted()).toEqual([13, 23])
+    expect(await scene.dead('work')).toMatchObject([
+      { reason: 'exhausted', envelope: { payload: { n: 2 }, attempt: 3 } },
+    ])
+  })
+
+  it('what crashed maxAttempts times is dead-lettered unstarted', async () => {
+    const scene = await openScene()
+    const job = numberedJob({ retry: { maxAttempts: 2, backoff: fixed(100) } })
+    await scene.mq.enqueue(job, { n: 1 })
+    for (let crash = 0; crash < 2; crash++) await crashOn(scene, 1, false)
+    const worker = scene.worker({ inbox: noInbox() }).handle(job, () => {})
+    await worker.start()
+    await scene.drain('work')
+    expect(scene.of('started')).toEqual([])
+    expect(await scene.dead('work')).toMatchObject([{ reason: 'exhausted', error: 'Crashed' }])
+  })
+
+  it('a drain or a release uses no attempt there either', async () => {
+    const scene = await openScene()
+    const job = numberedJob({ retry: { maxAttempts: 2, backoff: fixed(100) } })
+    await scene.mq.enqueueMany(job, [{ n: 1 }, { n: 2 }, { n: 3 }])
+    for (let round = 0; round < 3; round++) {
+      const worker = scene
+        .worker({ inbox: noInbox(), concurrency: 1, prefetch: 3 })
+        .handle(job, async (_, { signal }) => {
+          await sleep(scene.clock, 5_000, signal)
+          signal.throwIfAborted()
+        })
+      await worker.start()
+      await scene.clock.advance(100)
+      await during(scene.clock, worker.stop({ drainMs: 0 }))
+    }
+    const worker = scene.worker({ inbox: noInbox() }).handle(job, () => {})
+    await worker.start()
+    await scene.drain('work')
+    expect(scene.of('succeeded').map(({ attempt }) => attempt)).toEqual([1, 1, 1])
   })
 })

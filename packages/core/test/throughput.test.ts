@@ -1,5 +1,6 @@
 /** A worker uses the slots it has. */
 import { expect, it } from 'vitest'
+import { IdemqError, type RetryBudget, sleep } from '../src/index.ts'
 import { altered, gate, numberedJob, openScene } from './scene.ts'
 
 it('takes what arrives while a slot is free, also when the last claim was slow', async () => {
@@ -59,6 +60,51 @@ it('never runs more at once than its concurrency, nor holds more than its prefet
   expect(most).toBe(3)
   expect(held).toBeLessThanOrEqual(7)
   expect(held).toBeGreaterThan(3)
+})
+
+it('keeps to its concurrency, and works on, whatever throws on the way', async () => {
+  const scene = await openScene({
+    inbox: (inbox) =>
+      altered(inbox, {
+        // Ends of every third job are refused for good: its ending is abandoned after its slot was given back.
+        end: async (batch, retentionMs, signal) => {
+          if (batch.some(({ state }) => state === 'completed') && ++ends % 3 === 0) {
+            throw new IdemqError('UNAUTHORIZED', 'permission denied')
+          }
+          return inbox.end(batch, retentionMs, signal)
+        },
+      }),
+  })
+  let ends = 0
+  const broken: RetryBudget = {
+    deposit() {
+      throw new Error('policy is broken')
+    },
+    withdraw: () => true,
+  }
+  const fine = numberedJob({ name: 'fine' })
+  const odd = numberedJob({ name: 'odd', budget: broken })
+  let running = 0
+  let most = 0
+  const worker = scene
+    .worker({ concurrency: 2, prefetch: 6, leaseMs: 3_000, claimLeaseMs: 3_000 })
+    .handle(fine, async () => {
+      most = Math.max(most, ++running)
+      await sleep(scene.clock, 100)
+      running--
+    })
+    .handle(odd, () => {})
+  for (let n = 0; n < 12; n++) {
+    await scene.mq.enqueue(odd, { n })
+    await scene.mq.enqueue(fine, { n })
+  }
+  await worker.start()
+  await scene.drain('work')
+  expect(most).toBe(2)
+  expect((await scene.mq.status('work')).stuck).toEqual({ ready: 0, delayed: 0, inFlight: 0, runningHere: 0 })
+  const done = new Set(scene.of('succeeded').flatMap(({ job, jobId }) => (job === 'fine' ? [jobId] : [])))
+  expect(done.size).toBe(12)
+  expect(scene.of('trouble').some(({ error }) => error.code === 'UNAUTHORIZED')).toBe(true)
 })
 
 it('survives a broker that answers nothing at once, without spinning', async () => {

@@ -11,10 +11,12 @@ interface Ledger {
   /** What the next transaction does instead of committing. */
   next: 'commit' | 'cannot begin' | 'lost' | 'commit unknown' | 'fails at commit'
   transactions: number
+  /** Transactions whose signal had aborted before the commit. */
+  aborted: number
 }
 
 async function openLedger(): Promise<{ scene: Scene; ledger: Ledger; inbox: InboxStore<Tx> }> {
-  const ledger: Ledger = { committed: [], next: 'commit', transactions: 0 }
+  const ledger: Ledger = { committed: [], next: 'commit', transactions: 0, aborted: 0 }
   let inbox!: InboxStore<Tx>
   const scene = await openScene({
     inbox: (memoryInbox) => {
@@ -28,6 +30,7 @@ async function openLedger(): Promise<{ scene: Scene; ledger: Ledger; inbox: Inbo
           if (next === 'cannot begin') throw new IdemqError('BROKER_UNAVAILABLE', 'too many connections')
           const written: string[] = []
           const value = await effect({ write: (line) => written.push(line) })
+          if (signal.aborted) ledger.aborted++
           signal.throwIfAborted()
           if (next === 'fails at commit') throw new IdemqError('BROKER_BUSY', 'deadlock')
           if (next === 'lost') return { status: 'lost' }
@@ -161,6 +164,7 @@ describe('handleInTransaction', () => {
     await worker.start()
     await scene.drain('work')
     expect(ledger.committed).toEqual(['attempt 2'])
+    expect(ledger.aborted).toBe(1)
   })
 
   it('refuses a step: what the handler writes happens once as it is', async () => {

@@ -76,7 +76,7 @@ export class Execution {
     this.#running.add(run)
     quarantine.started(entry)
     this.#starts++
-    if (claim.attempt === 1) job.budget.deposit(clock)
+    if (claim.attempt === 1) this.#ask(entry, 'budget', () => job.budget.deposit(clock), undefined)
     else this.#retries++
     if (events.wants('started')) events.emit('started', this.#ref(entry, claim))
     const startedAtMs = clock.monotonicMs()
