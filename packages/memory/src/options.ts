@@ -47,10 +47,10 @@ const named = new Map<string, { readonly broker: MemoryBroker; readonly table: I
  */
 export const openUrl: OpenUrl = async (url, { clock }) => {
   if (url.host !== '' || url.hash !== '' || url.pathname.startsWith('/')) {
-    throw new IdemqError('INVALID_URL', `'${url.href}': write memory: or memory:<name>`)
+    throw new IdemqError('INVALID_URL', `write memory: or memory:<name>, without host, path or fragment`)
   }
   for (const option of url.searchParams.keys()) {
-    throw new IdemqError('INVALID_OPTION', `'${url.href}': memory takes no option '${option}'`)
+    throw new IdemqError('INVALID_OPTION', `memory: takes no option '${option}'`)
   }
   if (url.pathname === '') return memory({ clock })
   const shared = named.get(url.pathname) ?? { broker: memoryBroker(clock), table: inboxTable(clock) }
