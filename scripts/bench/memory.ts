@@ -54,7 +54,7 @@ async function byHand(): Promise<Cost> {
       const ends = answers.map((answer, i) => {
         if (answer.status !== 'claimed') throw new Error(`claim by hand: ${answer.status}`)
         const { scope, key } = requests[i]!
-        return { scope, key, token: answer.token, state: 'completed', floor: 1, free: false } as const
+        return { scope, key, token: answer.token, state: 'completed', floor: 1, free: false, holdMs: 0 } as const
       })
       await inbox!.end(ends, times.retentionMs, signal)
       await receiver.settle(

@@ -67,7 +67,7 @@ async function countCommits(work: () => Promise<void>): Promise<number> {
   StatementSync.prototype.run = function (this: StatementSync, ...values: Parameters<typeof run>) {
     if (this.sourceSQL === 'COMMIT') commits++
     return run.apply(this, values)
-  }
+  } as typeof run
   try {
     await work()
   } finally {
