@@ -85,8 +85,8 @@ export async function workByHand({ path, jobs, commitsPerHundred }: WorkByHand):
        RETURNING id, body`,
     ),
     claim: database.prepare(
-      `INSERT INTO idemq_inbox (token, scope, key, state, lease_until_ms, expires_ms, replay, used, floor, job_id, fingerprint)
-       VALUES (?, ?, ?, 'claimed', ?, ?, 0, 1, 1, ?, ?)`,
+      `INSERT INTO idemq_inbox (token, scope, key, state, lease_until_ms, expires_ms, replay, used, floor, crashed, job_id, fingerprint)
+       VALUES (?, ?, ?, 'claimed', ?, ?, 0, 1, 1, 0, ?, ?)`,
     ),
     complete: database.prepare(
       `UPDATE idemq_inbox SET state = 'completed', lease_until_ms = ?, expires_ms = ? WHERE token = ? AND state = 'claimed'`,
