@@ -33,6 +33,7 @@ async function byHand(): Promise<Cost> {
   const queue = { name: chargeOrder.queue, group: 'default' }
   const times = { leaseMs: 15_000, retentionMs: 14 * 24 * 3_600_000 }
   const fingerprint = chargeOrder.fingerprint({})
+  await driver.declare(queue, 'create', signal)
   const receiver = await driver.open(
     queue,
     { maxUnsettled: 2 * concurrency, leaseMs: 30_000, onLost: () => {} },

@@ -115,7 +115,7 @@ export const controls: Readonly<Record<string, Control>> = {
   'count-never-raised': {
     wrong: 'inbox: a claim answers the attempt of the copy, whatever was used before',
     wrap: storeControls.countNeverRaised,
-    aim: [{ role: 'worker', kind: 'instant' }],
+    aim: [{ role: 'worker', kind: 'point', point: 'worker.in_handler', hits: [1, 1] }],
     mix: { crasher: 1 },
     maxUnderWay: 3,
   },
