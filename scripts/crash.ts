@@ -1,6 +1,7 @@
 // npm run crash -- <broker> [--kills N] [--seed S] [--break NAME|list] [--aim NAME] [--keep]
 import { parseArgs } from 'node:util'
-import { controls, findBroker, jsonLineOf, reportOf, runCampaign } from '../conformance/src/crash/index.ts'
+import { type Broker, controls, findBroker, jsonLineOf, reportOf, runCampaign } from '../conformance/src/crash/index.ts'
+import { IdemqError } from '../packages/core/src/index.ts'
 
 const usage = `usage: npm run crash -- <broker|url> [--kills 200] [--seed S] [--break <control>|list] [--aim <control>] [--keep]
 
@@ -33,6 +34,14 @@ function integer(name: string, text: string, min: number): number {
   return value
 }
 
+function brokerNamed(name: string): Broker {
+  try {
+    return findBroker(name)
+  } catch (error) {
+    return refuse((error as Error).message)
+  }
+}
+
 if (values.help) {
   console.log(usage)
   process.exit(0)
@@ -48,10 +57,12 @@ if (values.break !== undefined && values.aim !== undefined) refuse('--break and 
 const control = values.break ?? values.aim
 if (control !== undefined && !(control in controls)) refuse(`no control '${control}': --break list names them`)
 
+const broker = brokerNamed(positionals[0]!)
+
 let shownAtMs = 0
 const startedAtMs = performance.now()
-const result = await runCampaign({
-  broker: findBroker(positionals[0]!),
+const campaign = runCampaign({
+  broker,
   kills,
   seed,
   keep: values.keep,
@@ -62,6 +73,13 @@ const result = await runCampaign({
     shownAtMs = performance.now()
     console.log(`${done} of ${kills} kills, ${((shownAtMs - startedAtMs) / 1_000).toFixed(0)} s`)
   },
+})
+const result = await campaign.catch((error: unknown) => {
+  // The broker cannot be judged, or does not exist: what to do is in the message.
+  if (error instanceof IdemqError && (error.code === 'UNSUPPORTED' || error.code === 'MISSING_PACKAGE')) {
+    refuse(error.message)
+  }
+  throw error
 })
 console.log(reportOf(result))
 console.log(`${((performance.now() - startedAtMs) / 1_000).toFixed(1)} s`)

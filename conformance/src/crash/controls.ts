@@ -117,7 +117,7 @@ export const controls: Readonly<Record<string, Control>> = {
     wrap: storeControls.countNeverRaised,
     aim: [{ role: 'worker', kind: 'point', point: 'worker.in_handler', hits: [1, 1] }],
     mix: { crasher: 1 },
-    maxUnderWay: 3,
+    maxUnderWay: 6,
   },
   'memo-dropped': {
     wrong: 'inbox: record answers "held" and records nothing',

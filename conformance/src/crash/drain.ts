@@ -13,8 +13,8 @@ const quietLeases = 6
 
 /** Lets an operator look at every dead letter once, and workers and a relay run until nothing is left or time is up. */
 export async function drain(run: Run, limitMs: number): Promise<Drained> {
-  const helpers = [run.start('worker'), run.start('worker')]
-  if (run.adapter.outbox) helpers.push(run.start('relay'))
+  const staff = [run.start('worker'), run.start('worker')]
+  if (run.adapter.outbox) staff.push(run.start('relay'))
   const failures: string[] = []
   const untilMs = performance.now() + limitMs
   const operator = await run.start('operator', { once: true }).exited
@@ -22,9 +22,9 @@ export async function drain(run: Run, limitMs: number): Promise<Drained> {
 
   const left = await untilEmpty(run, untilMs - performance.now())
   if (left !== '') failures.push(`not drained within ${limitMs} ms: ${left}`)
-  for (const helper of helpers) {
-    const exit = await helper.stop()
-    if (!exit.clean) failures.push(`${helper.config.name} ended with code ${exit.code}: ${exit.stderr.trim()}`)
+  for (const child of staff) {
+    const exit = await child.stop()
+    if (!exit.clean) failures.push(`${child.config.name} ended with code ${exit.code}: ${exit.stderr.trim()}`)
   }
   return { failures }
 }

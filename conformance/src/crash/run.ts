@@ -67,11 +67,17 @@ export async function openRun(options: RunOptions): Promise<Run> {
   const directory = await mkdtemp(join(tmpdir(), 'idemq-crash-'))
   const url = broker.freshUrl(directory)
   const adapter = await openBroker(broker, url)
-  assertCrashable(adapter)
-  await adapter.driver.declare(queue, 'create', never)
-  await adapter.inbox?.prepare('create', never)
-  await adapter.outbox?.prepare('create', never)
-  await createRowsTable(adapter)
+  try {
+    assertCrashable(adapter)
+    await adapter.driver.declare(queue, 'create', never)
+    await adapter.inbox?.prepare('create', never)
+    await adapter.outbox?.prepare('create', never)
+    await createRowsTable(adapter)
+  } catch (error) {
+    await closeAdapter(adapter)
+    await rm(directory, { recursive: true, force: true })
+    throw error
+  }
   // Without transactions and an outbox there is nothing to reserve in.
   const transactional = adapter.inbox?.transact !== undefined && adapter.outbox !== undefined
 

@@ -8,7 +8,7 @@ const key = 'charge:1'
 const fingerprint = 'fp'
 const quiet: Finals = { letters: [], rows: [], pending: 0 }
 
-/** A log being written: each helper says what a process would, under names that make tests read as stories. */
+/** A log being written: each function says what a process would, under names that make tests read as stories. */
 function story(): {
   say(by: string, ...statements: Statement[]): void
   enqueue(jobId: string, changes?: Partial<Extract<Statement, { type: 'attempted' }>>): void

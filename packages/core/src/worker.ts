@@ -6,7 +6,7 @@ import { isNoInbox } from './inbox.ts'
 import { Claims } from './internal/claims.ts'
 import type { Registration } from './internal/entry.ts'
 import type { JobContext } from './internal/job-run.ts'
-import { throwFirst } from './internal/persist.ts'
+import { persist, throwFirst } from './internal/persist.ts'
 import type { Quarantine } from './internal/quarantine.ts'
 import { QueueRunner } from './internal/queue-runner.ts'
 import type { Sender } from './internal/sender.ts'
@@ -65,6 +65,8 @@ const defaults = {
   retentionMs: 14 * 24 * 3_600_000,
 }
 const defaultDrainMs = 30_000
+/** How long a start repeats what may pass by itself. */
+const startTimeoutMs = 10_000
 const purgeEveryMs = 60_000
 const purgeBatch = 1_000
 /** Dead letters should stay replayable this long before the inbox forgets what was done. */
@@ -127,7 +129,7 @@ export class Worker<Tx = unknown> {
   /**
    * Checks everything, then declares the queues and begins to consume.
    * @throws IdemqError INBOX_REQUIRED, UNSUPPORTED, INVALID_OPTION before anything is consumed; QUEUE_MISSING,
-   * QUEUE_MISMATCH, UNAUTHORIZED or BROKER_UNAVAILABLE from the broker or store
+   * QUEUE_MISMATCH, UNAUTHORIZED from the broker or store; BROKER_UNAVAILABLE, BROKER_BUSY after trying for 10 s
    */
   async start(): Promise<void> {
     if (this.#state !== 'new') throw new IdemqError('CLOSED', 'a worker starts once: make a new one with mq.worker()')
@@ -153,11 +155,16 @@ export class Worker<Tx = unknown> {
   async #open(inbox: InboxStore, signal: AbortSignal): Promise<void> {
     const { driver, declare, clock, events, sender, quarantine, random } = this.#host
     const { claimLeaseMs, retentionMs, group, concurrency, prefetch, leaseMs, graceMs } = this.#options
-    await inbox.prepare(declare, signal)
+    const deadlineMs = clock.monotonicMs() + startTimeoutMs
+    const patiently = <T>(operation: string, run: () => Promise<T>): Promise<T> => {
+      const onTrouble = (error: IdemqError): void => events.emit('trouble', { queue: '', operation, error })
+      return persist(run, { clock, signal, deadlineMs, operation, onTrouble })
+    }
+    await patiently(`prepare the inbox ${inbox.name}`, () => inbox.prepare(declare, signal))
     for (const [name, registrations] of this.#byQueue()) {
       if (signal.aborted) return
       const queue = { name, group }
-      await driver.declare(queue, declare, signal)
+      await patiently(`declare queue '${name}' on ${driver.name}`, () => driver.declare(queue, declare, signal))
       const onTrouble = (operation: string, error: IdemqError): void =>
         events.emit('trouble', { queue: name, operation, error })
       const claims = new Claims({ inbox, clock, leaseMs: claimLeaseMs, retentionMs, onTrouble })

@@ -21,9 +21,11 @@ export class FileTime {
 
   /** Epoch milliseconds, whole ones, not before `keptMs`. */
   now(keptMs: number): number {
+    // The wall clock first: a process that is stopped between the two makes the time late, never early.
+    const wallMs = this.#clock.now()
     const monotonicMs = this.#clock.monotonicMs()
     const wentOnMs = this.#lastMs + (monotonicMs - this.#lastMonotonicMs)
-    this.#lastMs = Math.max(this.#clock.now(), wentOnMs, keptMs)
+    this.#lastMs = Math.max(wallMs, wentOnMs, keptMs)
     this.#lastMonotonicMs = monotonicMs
     return Math.floor(this.#lastMs)
   }
