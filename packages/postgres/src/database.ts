@@ -7,7 +7,7 @@
 import { type Clock, IdemqError } from '@idemq/core'
 import type { PgClient, PgPool, PgResult } from './client.ts'
 import { latestVersion, migrationSql } from './migrations.ts'
-import { isAnswerLost, type Place, statementError, tablesMissing } from './postgres-error.ts'
+import { isConnectionLost, type Place, statementError, tablesMissing } from './postgres-error.ts'
 
 export interface DatabaseOptions extends Place {
   /** Called when the database is first used, and again if it is used after it was closed. */
@@ -111,8 +111,9 @@ export class Database implements Connections {
           )
         } catch (thrown) {
           // Given up: the server may go on with it.
-          const error = patience.aborted && thrown === patience.reason ? givenUp(patience.reason) : thrown
-          broken = isAnswerLost(error)
+          broken = isConnectionLost(thrown) || (patience.aborted && thrown === patience.reason)
+          const error = statementError(thrown, what, this.options)
+          if (broken) answersLost.add(error as object)
           throw error
         } finally {
           from.give(client, broken)
@@ -129,7 +130,7 @@ export class Database implements Connections {
       try {
         value = await work(query)
       } catch (error) {
-        if (!isAnswerLost(error)) await query('ROLLBACK')
+        if (!isConnectionLost(error)) await query('ROLLBACK')
         throw error
       }
       await query('COMMIT')
@@ -264,9 +265,11 @@ function aborted(what: string, { reason }: AbortSignal): IdemqError {
   return new IdemqError(code, `postgres: the caller gave up waiting to ${what}`)
 }
 
-/** The same error, satisfying {@link isAnswerLost}. */
-function givenUp({ code, message }: IdemqError): IdemqError {
-  return new IdemqError(code, message, Object.assign(new Error('given up'), { code: '08006' }))
+const answersLost = new WeakSet<object>()
+
+/** A statement was sent and its answer is lost: it may have run. After any other error of a {@link Database} it did not. */
+export function isAnswerLost(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && answersLost.has(error)
 }
 
 /** `promise`, or a rejection with the reason of `signal`, whichever is first. */

@@ -9,11 +9,10 @@ import {
   type Sent,
 } from '@idemq/core'
 import { byStatement } from './bodies.ts'
-import type { Database } from './database.ts'
+import { type Database, isAnswerLost } from './database.ts'
 import { bury, removeLetter, scanLetters } from './dead-letters.ts'
 import { putOrdered } from './lanes.ts'
 import { put, stats } from './messages.ts'
-import { isAnswerLost } from './postgres-error.ts'
 import { openReceiver } from './receiver.ts'
 import type { Wakeups } from './wakeups.ts'
 

@@ -161,6 +161,27 @@ describe('at work', () => {
     expect(await adapter.driver.stats(queue, signal)).toMatchObject({ ready: 1 })
   })
 
+  it('a server that is down has done nothing: sends and settlements are refused, to be tried again', async () => {
+    const { adapter } = await start()
+    await adapter.driver.send(queue, [message('a')], signal)
+    const receiver = await openReceiver(adapter)
+    const [delivery] = await receiver.receive(1, 0, signal)
+    await server.kill()
+    try {
+      // Connections of before break at the first use or by themselves.
+      const down = (): Promise<unknown> => adapter.driver.send(queue, [message('b')], signal)
+      await expect.poll(() => down().catch(({ code }) => code)).toBe('BROKER_UNAVAILABLE')
+      expect(await receiver.settle([{ delivery: delivery!, outcome: 'ack' }], signal)).toEqual([
+        { status: 'failed', error: expect.objectContaining({ code: 'BROKER_UNAVAILABLE', retryable: true }) },
+      ])
+    } finally {
+      await server.start()
+    }
+    await expect
+      .poll(() => receiver.settle([{ delivery: delivery!, outcome: 'ack' }], signal))
+      .toEqual([{ status: 'settled' }])
+  })
+
   it('a server that is silent is given up after the caller’s patience: a send is unknown, no connection is lost', async () => {
     const { adapter } = await start({ maxConnections: 3 })
     await server.pause()

@@ -88,9 +88,9 @@ function meaningOf(thrown: unknown): Meaning | undefined {
   return clientMessages.find(([pattern]) => pattern.test(thrown.message))?.[1]
 }
 
-/** The server did not answer: the statement may have run. Any other error says that it did not. */
-export function isAnswerLost(thrown: unknown): boolean {
-  if (thrown instanceof IdemqError) return thrown.cause !== undefined && isAnswerLost(thrown.cause)
+/** The connection broke: a statement that was under way may have run. Any other error says that it did not. */
+export function isConnectionLost(thrown: unknown): boolean {
+  if (thrown instanceof IdemqError) return false
   const code = sqlState(thrown)
   if (code !== undefined && /^[0-9A-Z]{5}$/.test(code) && !(code in nodeCodes)) {
     return code.startsWith('08') || code === '57P01' || code === '57P02' || code === '57P03'

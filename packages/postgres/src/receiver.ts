@@ -1,11 +1,10 @@
 /** One consumer of a queue: takes leases, and settles or extends them under their tokens. */
 import { type Delivery, IdemqError, type OpenOptions, type Receiver, type Settled } from '@idemq/core'
-import type { Use } from './database.ts'
+import { isAnswerLost, type Use } from './database.ts'
 import { maxBatch, type Queue } from './driver.ts'
 import { Frontier } from './frontier.ts'
 import { ackOrdered, takeTurns } from './lanes.ts'
 import { ack, extend, type Fence, giveBack, type Taken, take } from './messages.ts'
-import { isAnswerLost } from './postgres-error.ts'
 import type { Wakeups } from './wakeups.ts'
 
 interface HeldDelivery extends Delivery, Fence {

@@ -3,7 +3,7 @@ import { IdemqError, type SqlTransaction } from '@idemq/core'
 import type { PgClient, PgQueryable } from './client.ts'
 import { beginSql, type Database, ignore, orAborted, type Query, statementTimeoutMs } from './database.ts'
 import { Permits } from './permits.ts'
-import { databaseError, isAnswerLost, statementError } from './postgres-error.ts'
+import { databaseError, isConnectionLost, statementError } from './postgres-error.ts'
 import { outboxTopic, type Wakeups } from './wakeups.ts'
 
 /**
@@ -104,7 +104,7 @@ export class Transactions {
         // Not for `signal` to give up: what was asked for may be done already.
         await this.#answered(query('COMMIT'))
       } catch (error) {
-        if (isAnswerLost(error)) return { status: 'unknown', value, error }
+        if (isConnectionLost(error)) return { status: 'unknown', value, error }
         // A deferred constraint, say: the server rolled it back.
         broken = false
         throw databaseError(error, 'commit a transaction', options)
