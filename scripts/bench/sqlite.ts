@@ -5,65 +5,76 @@ import { sqlite } from '../../packages/sqlite/src/index.ts'
 import { type FlatMemory, memoryLines, sampleMemory } from './harness/flat-memory.ts'
 import { inFreshProcess, type Tasks } from './harness/fresh-process.ts'
 import { type Cost, median, quantile } from './harness/measure.ts'
-import { atLeast, below, count, heading, ms, percent, print, rate, us } from './harness/report.ts'
+import { atLeast, below, count, heading, ms, percent, print, rate, ratio, us } from './harness/report.ts'
 import { inTemporaryDirectory } from './harness/temporary-directory.ts'
 import { concurrency, enqueueBatch } from './harness/workload.ts'
-import { takeFromBoth } from './sqlite/backlog.ts'
+import { type BacklogRound, takeFromBoth } from './sqlite/backlog.ts'
 import { insertByHand, workByHand } from './sqlite/by-hand.ts'
 import { acrossProcesses, withinProcess } from './sqlite/latency.ts'
-import { create, enqueued, inTransaction, oneByOne, type Worked, worked } from './sqlite/throughput.ts'
+import { create, enqueued, inTransaction, oneByOne, worked } from './sqlite/throughput.ts'
 
 const jobs = 100_000
-const rounds = 3
+const rounds = 5
 const singleJobs = 2_000
 const transactionJobs = 20_000
 const latencyJobs = 200
-const backlog = { shortLength: 20_000, longLength: 1_000_000, jobs: 20_000, rounds: 7 }
-const flatJobs = 250_000
+const backlog = { shortLength: 20_000, longLength: 1_000_000, jobs: 20_000, rounds: 11 }
+const flatJobs = 1_000_000
 
 const throughput = import.meta.resolve('./sqlite/throughput.ts')
 const latency = import.meta.resolve('./sqlite/latency.ts')
 
+/** One round of idemq and of the same by hand. */
+interface Pair {
+  readonly core: Cost
+  readonly hand: Cost
+}
+
 async function manyJobs(directory: string): Promise<void> {
-  const enqueues: { readonly core: Cost; readonly hand: Cost }[] = []
-  const works: { readonly core: Worked; readonly hand: Cost }[] = []
+  const inserts: Pair[] = []
+  const encodedInserts: Pair[] = []
+  const works: Pair[] = []
+  const commits: number[] = []
   for (let round = 0; round < rounds; round++) {
-    const path = join(directory, `core-${round}.db`)
-    const handPath = join(directory, `hand-${round}.db`)
-    await create(path)
-    await create(handPath)
-    const enqueue = await inFreshProcess(throughput, enqueued, { path, jobs })
-    const insert = await inFreshProcess(throughput, insertByHand, { from: path, to: handPath })
-    enqueues.push({ core: enqueue, hand: insert })
-    const work = await inFreshProcess(throughput, worked, { path, jobs })
-    const { commitsPerHundred } = work
-    works.push({
-      core: work,
-      hand: await inFreshProcess(throughput, workByHand, { path: handPath, jobs, commitsPerHundred }),
-    })
+    const [path, handPath, encodedPath] = ['core', 'hand', 'encoded'].map((name) =>
+      join(directory, `${name}-${round}.db`),
+    ) as [string, string, string]
+    for (const file of [path, handPath, encodedPath]) await create(file)
+    const core = await inFreshProcess(throughput, enqueued, { path, jobs })
+    const ready = { from: path, to: handPath, encode: false }
+    inserts.push({ core, hand: await inFreshProcess(throughput, insertByHand, ready) })
+    const encoding = { from: path, to: encodedPath, encode: true }
+    encodedInserts.push({ core, hand: await inFreshProcess(throughput, insertByHand, encoding) })
+    const { cost, commitsPerHundred } = await inFreshProcess(throughput, worked, { path, jobs })
+    const same = { path: handPath, jobs, commitsPerHundred }
+    works.push({ core: cost, hand: await inFreshProcess(throughput, workByHand, same) })
+    commits.push(commitsPerHundred)
   }
-  const ratioOf = (pairs: readonly { core: Cost; hand: Cost }[]): number =>
-    median(pairs.map(({ core, hand }) => core.jobsPerSecond / hand.jobsPerSecond))
-  const lines = (pairs: readonly { core: Cost; hand: Cost }[], what: string, hand: string, target: number): void => {
-    const perSecond = median(pairs.map(({ core }) => core.jobsPerSecond))
-    const ratio = ratioOf(pairs)
-    print(
-      { what, value: rate(perSecond), target: atLeast(perSecond, target, rate(target)) },
-      { what: `  ${hand}`, value: rate(median(pairs.map((pair) => pair.hand.jobsPerSecond))) },
-      { what: '  ratio', value: ratio.toFixed(2), target: atLeast(ratio, 0.6, '0.60') },
-      {
-        what: '  CPU per job: idemq, by hand',
-        value: `${us(median(pairs.map(({ core }) => core.cpuUsPerJob)))}, ${us(median(pairs.map((pair) => pair.hand.cpuUsPerJob)))}`,
-      },
-    )
-  }
-  lines(enqueues, `enqueued in batches of ${count(enqueueBatch)}`, 'the same rows inserted by hand', 20_000)
-  const commits = median(works.map(({ core }) => core.commitsPerHundred)).toFixed(1)
-  lines(
-    works.map(({ core, hand }) => ({ core: core.cost, hand })),
-    `worked, concurrency ${concurrency}`,
-    `the same row work by hand, as many commits (${commits} per 100 jobs)`,
-    10_000,
+  printRate(`enqueued in batches of ${count(enqueueBatch)}`, inserts, 20_000)
+  printRatio('the same rows inserted by hand, encoded beforehand', inserts)
+  printRatio('the same rows encoded to JSON and inserted by hand', encodedInserts)
+  printRate(`worked, concurrency ${concurrency}`, works, 10_000)
+  const perHundred = median(commits).toFixed(1)
+  printRatio(`the same row work by hand, as many commits (${perHundred} per 100 jobs)`, works)
+}
+
+function printRate(what: string, pairs: readonly Pair[], target: number): void {
+  const perSecond = median(pairs.map(({ core }) => core.jobsPerSecond))
+  print(
+    { what, value: rate(perSecond), target: atLeast(perSecond, target, rate(target)) },
+    { what: '  CPU per job', value: us(median(pairs.map(({ core }) => core.cpuUsPerJob))) },
+  )
+}
+
+function printRatio(hand: string, pairs: readonly Pair[]): void {
+  const value = median(pairs.map((pair) => pair.core.jobsPerSecond / pair.hand.jobsPerSecond))
+  const cpuUs = us(median(pairs.map((pair) => pair.hand.cpuUsPerJob)))
+  print(
+    {
+      what: `  ${hand} (CPU per job ${cpuUs})`,
+      value: rate(median(pairs.map((pair) => pair.hand.jobsPerSecond))),
+    },
+    { what: '    ratio', value: ratio(value), target: atLeast(value, 0.6, '0.60') },
   )
 }
 
@@ -105,24 +116,23 @@ async function longQueue(directory: string): Promise<void> {
     longPath: join(directory, 'long.db'),
     ...backlog,
   })
+  printBacklog('receive and settle', results.brokerOnly)
+  printBacklog('receive, claim, complete and settle', results.withInbox)
+}
+
+function printBacklog(what: string, results: readonly BacklogRound[]): void {
   const { jobs: taken, shortLength, longLength } = backlog
   const slower = 1 - median(results.map(({ short, long }) => long.jobsPerSecond / short.jobsPerSecond))
-  const cpuSlower = median(results.map(({ short, long }) => long.cpuUsPerJob / short.cpuUsPerJob)) - 1
+  const moreCpu = median(results.map(({ short, long }) => long.cpuUsPerJob / short.cpuUsPerJob)) - 1
+  const rateOf = (queue: keyof BacklogRound): string => rate(median(results.map((round) => round[queue].jobsPerSecond)))
   print(
+    { what: `${what} ${count(taken)} jobs, ${count(shortLength)} queued`, value: rateOf('short') },
+    { what: `${what} ${count(taken)} jobs, ${count(longLength)} queued`, value: rateOf('long') },
     {
-      what: `receive and settle ${count(taken)} jobs, ${count(shortLength)} queued`,
-      value: rate(median(results.map(({ short }) => short.jobsPerSecond))),
-    },
-    {
-      what: `receive and settle ${count(taken)} jobs, ${count(longLength)} queued`,
-      value: rate(median(results.map(({ long }) => long.jobsPerSecond))),
-    },
-    {
-      what: `  slower by (median of ${results.length} pairs)`,
+      what: `  slower by (median of ${results.length} pairs; CPU ${percent(moreCpu)} more)`,
       value: percent(slower),
       target: below(slower, 0.1, '10 %'),
     },
-    { what: '  more CPU by', value: percent(cpuSlower) },
   )
 }
 

@@ -1,5 +1,5 @@
 /** Entries for tests of what only looks at their keys. */
-import type { Entry } from '../src/internal/entry.ts'
+import { Entry } from '../src/internal/entry.ts'
 import { numberedJob } from './scene.ts'
 
 export function entryOf(key: string, orderingKey?: string): Entry {
@@ -16,14 +16,11 @@ export function entryOf(key: string, orderingKey?: string): Entry {
     created_at: time,
     first_enqueued_at: time,
   }
-  return {
-    delivery: { body: new Uint8Array(), holdUntilMs: Number.POSITIVE_INFINITY },
-    envelope: orderingKey === undefined ? envelope : { ...envelope, ordering_key: orderingKey },
-    registration: { job: numberedJob(), handler: () => {}, transactional: false },
-    request: { scope: 'default/numbered', key, fingerprint: '', jobId: id, replay: 0, attempt: 1 },
-    flightKey: key,
-    claim: undefined,
-    suspect: false,
-    pass: undefined,
-  }
+  return new Entry(
+    { body: new Uint8Array(), holdUntilMs: Number.POSITIVE_INFINITY },
+    orderingKey === undefined ? envelope : { ...envelope, ordering_key: orderingKey },
+    { job: numberedJob(), handler: () => {}, transactional: false },
+    { scope: 'default/numbered', key, fingerprint: '', jobId: id, replay: 0, attempt: 1 },
+    key,
+  )
 }

@@ -27,12 +27,17 @@ interface Row {
 const minRetryAfterMs = 50
 const minPurgeWindow = 10_000
 
-/** A row past its retention is as good as absent: it may not have been purged yet. Parameters: now, six times. */
-const claimSql = `
+const insertSql = `
   INSERT INTO idemq_inbox AS r
     (token, scope, key, state, lease_until_ms, expires_ms, replay, used, floor, job_id, crashed, fingerprint)
   VALUES (?, ?, ?, 'claimed', ?, ?, ?, ?, ?, ?, 0, ?)
-  ON CONFLICT (scope, key) DO UPDATE SET
+  ON CONFLICT (scope, key) DO`
+
+/** Nearly every key is new: this alone takes less than half the time of the statement that knows all the rules. */
+const claimNewSql = `${insertSql} NOTHING`
+
+/** A row past its retention is as good as absent: it may not have been purged yet. Parameters: now, six times. */
+const claimSql = `${insertSql} UPDATE SET
     token = excluded.token, state = 'claimed', lease_until_ms = excluded.lease_until_ms,
     expires_ms = excluded.expires_ms, replay = excluded.replay, job_id = excluded.job_id,
     fingerprint = excluded.fingerprint, result = NULL, crashed = r.expires_ms > ? AND r.state = 'claimed',
@@ -64,26 +69,11 @@ export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
     const { scope, key, fingerprint, jobId, replay, attempt } = request
     const leaseUntilMs = nowMs + Math.ceil(times.leaseMs)
     const expiresMs = nowMs + Math.ceil(times.retentionMs)
-    const won = on
-      .sql(claimSql)
-      .get(
-        token,
-        scope,
-        key,
-        leaseUntilMs,
-        expiresMs,
-        replay,
-        attempt,
-        attempt,
-        jobId,
-        fingerprint,
-        nowMs,
-        nowMs,
-        nowMs,
-        nowMs,
-        nowMs,
-        nowMs,
-      ) as { used: number; crashed: number; steps: string | null } | undefined
+    const row = [token, scope, key, leaseUntilMs, expiresMs, replay, attempt, attempt, jobId, fingerprint]
+    if (on.sql(claimNewSql).run(...row).changes > 0) return { status: 'claimed', token, attempt, crashed: false }
+    const won = on.sql(claimSql).get(...row, nowMs, nowMs, nowMs, nowMs, nowMs, nowMs) as
+      | { used: number; crashed: number; steps: string | null }
+      | undefined
     if (!won) return refusal(on.sql(rowSql).get(scope, key) as unknown as Row, request, nowMs)
     const claimed = { status: 'claimed', token, attempt: won.used, crashed: won.crashed === 1 } as const
     return won.steps === null ? claimed : { ...claimed, steps: JSON.parse(won.steps) as Record<string, string> }

@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Mq, WorkerOptions } from '../../../packages/core/src/index.ts'
 import { expectCount } from './measure.ts'
 import { type Line, mib, percent } from './report.ts'
-import { chargeOrder, charges, concurrency, countdown, enqueueBatch } from './workload.ts'
+import { chargeOrder, charges, concurrency, countdown, enqueueAll, enqueueBatch } from './workload.ts'
 
 export interface MemorySample {
   /** Share of the jobs that was done, from 0 to 1. */
@@ -46,7 +46,7 @@ export async function sampleMemory(
   for (const at of sampleAt) {
     while (sent < jobs * at) {
       const batch = charges(sent, Math.min(enqueueBatch, jobs * at - sent))
-      await mq.enqueueMany(chargeOrder, batch)
+      await enqueueAll(mq, [batch])
       sent += batch.length
       await Promise.race([reached, atMostQueued(() => sent - done, maxQueued)])
       await between()
@@ -73,7 +73,7 @@ export function memoryLines({ jobs, samples }: FlatMemory): Line[] {
       value: `${mib(rssBytes)}, ${mib(heapUsedBytes)}`,
     })),
     {
-      what: `growth from ${percent(first.at)} to ${percent(last.at)}: RSS, heap in use`,
+      what: `  growth from ${percent(first.at)} to ${percent(last.at)}: RSS (with pages V8 freed and keeps), heap in use`,
       value: `${mib(last.rssBytes - first.rssBytes)}, ${mib(last.heapUsedBytes - first.heapUsedBytes)}`,
     },
   ]

@@ -5,7 +5,7 @@ export interface Line {
   readonly target?: { readonly text: string; readonly met: boolean }
 }
 
-const whatWidth = 72
+const whatWidth = 84
 const valueWidth = 18
 
 export function heading(text: string): void {
@@ -35,4 +35,6 @@ export const rate = (jobsPerSecond: number): string => `${integer.format(jobsPer
 export const us = (n: number): string => `${n.toFixed(1)} µs`
 export const ms = (n: number): string => `${n.toFixed(2)} ms`
 export const mib = (bytes: number): string => `${(bytes / 1_048_576).toFixed(1)} MiB`
+/** Cut, not rounded: what is below a target never looks like it. */
+export const ratio = (n: number): string => (Math.floor(n * 100) / 100).toFixed(2)
 export const percent = (fraction: number): string => `${(fraction * 100).toFixed(1)} %`

@@ -19,11 +19,15 @@ export const chargeOrder: Job<Charge> = defineJob('charge-order', {
 export const concurrency = 100
 export const enqueueBatch = 1_000
 
+/** A number of its own for each `n` from 0 to 2 ** 32 - 1, in no order (Knuth's multiplicative hash). */
+export function scattered(n: number): number {
+  return Math.imul(n, 2_654_435_761) >>> 0
+}
+
 /** Jobs `from` to `from + count`, each with a key of its own; the keys come in no order, as those of orders do. */
 export function charges(from: number, count: number): Charge[] {
   return Array.from({ length: count }, (_, i) => {
-    const scattered = ((from + i) * 2_654_435_761) % 4_294_967_296
-    return { orderId: `order-${scattered}`, paymentAttempt: 1, amountCents: 100 + ((from + i) % 10_000) }
+    return { orderId: `order-${scattered(from + i)}`, paymentAttempt: 1, amountCents: 100 + ((from + i) % 10_000) }
   })
 }
 

@@ -25,20 +25,23 @@ interface MessageRow {
   readonly body: Uint8Array
 }
 
-export interface Files {
+export interface InsertByHand {
   /** Filled by idemq; only read. */
   readonly from: string
   /** Has the tables and the queue. */
   readonly to: string
+  /** Whether the JSON of each body is made on the way, or beforehand. */
+  readonly encode: boolean
 }
 
 /** Inserts the messages of `from` into `to`, in batches of {@link enqueueBatch}. */
-export async function insertByHand({ from, to }: Files): Promise<Cost> {
+export async function insertByHand({ from, to, encode }: InsertByHand): Promise<Cost> {
   const source = openByHand(from)
   const rows = source
     .prepare('SELECT queue, copy_id AS copyId, body FROM idemq_message ORDER BY id')
     .all() as unknown as MessageRow[]
   source.close()
+  const envelopes = encode ? rows.map(({ body }) => JSON.parse(Buffer.from(body).toString())) : []
   const database = openByHand(to)
   const insert = database.prepare(
     `INSERT INTO idemq_message (queue, visible_ms, token, deliveries, due_ms, held_since_ms, copy_id, ordering_key, body)
@@ -48,9 +51,10 @@ export async function insertByHand({ from, to }: Files): Promise<Cost> {
   const cost = await measure(rows.length, () => {
     for (let next = 0; next < rows.length; next += enqueueBatch) {
       begin.run()
-      for (const { queue, copyId, body } of rows.slice(next, next + enqueueBatch)) {
+      for (let i = next; i < Math.min(next + enqueueBatch, rows.length); i++) {
+        const { queue, copyId, body } = rows[i]!
         const nowMs = Date.now()
-        insert.run(queue, nowMs, nowMs, nowMs, copyId, body)
+        insert.run(queue, nowMs, nowMs, nowMs, copyId, encode ? Buffer.from(JSON.stringify(envelopes[i])) : body)
       }
       commit.run()
     }

@@ -3,8 +3,9 @@ import type { Delivery, Driver, QueueRef } from '../driver.ts'
 import { decodeEnvelope, type Envelope, timeMs, wireTime } from '../envelope.ts'
 import { IdemqError } from '../errors.ts'
 import { byJobId } from '../job.ts'
+import type { ClaimRequest } from '../store.ts'
 import type { Endings } from './endings.ts'
-import type { Entry, Registration } from './entry.ts'
+import { Entry, type Registration } from './entry.ts'
 
 export interface AdmissionOptions {
   readonly driver: Driver
@@ -79,23 +80,15 @@ export class Admission {
     const { queue, unclaimed } = this.#options
     const scope = `${queue.group}/${envelope.name}`
     const counted = unclaimed ? (delivery.priorDeliveries ?? 0) : 0
-    return {
-      delivery,
-      envelope,
-      registration,
-      request: {
-        scope,
-        key: envelope.idempotency_key,
-        fingerprint,
-        jobId: envelope.job_id,
-        replay: envelope.replay,
-        attempt: envelope.attempt + counted,
-      },
-      flightKey: `${scope}\0${envelope.idempotency_key}`,
-      claim: undefined,
-      suspect: false,
-      pass: undefined,
+    const request: ClaimRequest = {
+      scope,
+      key: envelope.idempotency_key,
+      fingerprint,
+      jobId: envelope.job_id,
+      replay: envelope.replay,
+      attempt: envelope.attempt + counted,
     }
+    return new Entry(delivery, envelope, registration, request, `${scope}\0${envelope.idempotency_key}`)
   }
 
   #unknown(delivery: Delivery, envelope: Envelope, nowMs: number): Promise<unknown> {

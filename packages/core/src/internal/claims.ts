@@ -1,24 +1,41 @@
 import { type Clock, sleep } from '../clock.ts'
 import { asIdemqError, IdemqError } from '../errors.ts'
-import type { ClaimAnswer, ClaimEnd, ClaimRef, ClaimRequest, Held, InboxStore, StepRecord } from '../store.ts'
+import type { ClaimAnswer, ClaimEnd, ClaimRef, ClaimRequest, Held, InboxStore, StepRecord, Token } from '../store.ts'
 import { Batcher } from './batcher.ts'
+import { InHand, type Placed } from './in-hand.ts'
 import { ioPauseMs, persist, timed } from './persist.ts'
 
-/** A claim this process holds. */
-export interface Claim extends ClaimRef {
+/** A claim this process holds. A class for the reason of {@link InHand}. */
+export class Claim implements ClaimRef, Placed {
+  readonly scope: string
+  readonly key: string
+  readonly token: Token
   /** Starts of the key's series, this one included. */
   readonly attempt: number
   /** Step results by name, JSON; '' is undefined. */
   readonly steps: Map<string, string>
   /** Called once when another owner has, or must be assumed to have, taken over. */
-  onLost: () => void
+  onLost: () => void = noop
   /** Until when the store is known to keep it for us, on the local monotonic clock. */
   heldUntilMs: number
   /** Its end is on its way: a renewal that finds it gone says nothing. */
-  ending: boolean
+  ending = false
   /** Renewal stops here: timeout plus grace. */
-  renewUntilMs: number
+  renewUntilMs: number = Number.POSITIVE_INFINITY
+  /** Among those that are renewed. */
+  place = -1
+
+  constructor({ scope, key }: ClaimRequest, answer: ClaimAnswer & { status: 'claimed' }, heldUntilMs: number) {
+    this.scope = scope
+    this.key = key
+    this.token = answer.token
+    this.attempt = answer.attempt
+    this.steps = new Map(answer.steps && Object.entries(answer.steps))
+    this.heldUntilMs = heldUntilMs
+  }
 }
+
+const noop = (): void => {}
 
 export interface ClaimsOptions {
   readonly inbox: InboxStore
@@ -38,7 +55,7 @@ const callTimeoutMs = 30_000
  */
 export class Claims {
   readonly #options: ClaimsOptions
-  readonly #held = new Set<Claim>()
+  readonly #held = new InHand<Claim>()
   readonly #renewals: Batcher<ClaimRef, Held>
   readonly #ends: Batcher<ClaimEnd, Held>
   readonly #records: Batcher<StepRecord, Held>
@@ -68,17 +85,7 @@ export class Claims {
 
   /** Registers an answer 'claimed' for renewal. `askedAtMs` is the monotonic instant before the claim was sent. */
   hold(request: ClaimRequest, answer: ClaimAnswer & { status: 'claimed' }, askedAtMs: number): Claim {
-    const claim: Claim = {
-      scope: request.scope,
-      key: request.key,
-      token: answer.token,
-      attempt: answer.attempt,
-      steps: new Map(Object.entries(answer.steps ?? {})),
-      onLost: () => {},
-      ending: false,
-      heldUntilMs: askedAtMs + this.#options.leaseMs,
-      renewUntilMs: Number.POSITIVE_INFINITY,
-    }
+    const claim = new Claim(request, answer, askedAtMs + this.#options.leaseMs)
     this.#held.add(claim)
     this.#scheduleTick()
     return claim
@@ -185,8 +192,8 @@ export class Claims {
   async #tick(): Promise<void> {
     const { clock, leaseMs, onTrouble } = this.#options
     const nowMs = clock.monotonicMs()
-    for (const claim of this.#held) if (claim.renewUntilMs <= nowMs) this.#held.delete(claim)
-    const due = [...this.#held].filter((claim) => claim.heldUntilMs - nowMs < (leaseMs * 3) / 4)
+    for (const claim of this.#held.all()) if (claim.renewUntilMs <= nowMs) this.#held.delete(claim)
+    const due = this.#held.all().filter((claim) => claim.heldUntilMs - nowMs < (leaseMs * 3) / 4)
     try {
       const answers = await Promise.all(due.map((claim) => this.#renewals.add(refOf(claim))))
       due.forEach((claim, i) => {
@@ -197,7 +204,7 @@ export class Claims {
       onTrouble('renew claims', asIdemqError(error, 'BROKER_UNAVAILABLE', 'renew claims'))
     }
     // A store that cannot be asked decides nothing, but past the lease another worker may have started: stop ours.
-    for (const claim of [...this.#held]) {
+    for (const claim of this.#held.all()) {
       if (claim.heldUntilMs <= clock.monotonicMs() && !claim.ending) this.#lose(claim)
     }
     this.#ticking = false

@@ -1,5 +1,4 @@
 import { context, propagation } from '@opentelemetry/api'
-import { v7 as uuidv7 } from 'uuid'
 import type { Clock } from '../clock.ts'
 import type { Driver } from '../driver.ts'
 import {
@@ -16,6 +15,7 @@ import {
 } from '../envelope.ts'
 import { asError, IdemqError } from '../errors.ts'
 import { type AnyJob, byJobId, validatePayload } from '../job.ts'
+import { newJobId } from './job-id.ts'
 
 export interface EnqueueOptions {
   /** Milliseconds before it may run, from 0. Never early. @default 0 */
@@ -96,7 +96,7 @@ export class Composer {
 
   #compose(job: AnyJob, payload: unknown, valid: unknown, options: EnqueueOptions): Composed {
     const { delayMs = 0, orderingKey, correlationId, causationId, headers, expiresInMs } = options
-    const jobId = options.jobId ?? uuidv7()
+    const jobId = options.jobId ?? newJobId()
     const key = keyOf(job, jobId, valid)
     if (!isText(key, 1024)) {
       throw new IdemqError('INVALID_PAYLOAD', `${job.name}: its idempotency key ${textRule(1024)}`)

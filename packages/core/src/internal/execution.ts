@@ -6,7 +6,8 @@ import type { Claim, Claims } from './claims.ts'
 import { type Endings, retryDelay } from './endings.ts'
 import type { Ending, Entry } from './entry.ts'
 import type { Holds } from './holds.ts'
-import { type HandlerOutcome, JobRun, maxResultBytes } from './job-run.ts'
+import { InHand } from './in-hand.ts'
+import { type HandlerOutcome, JobRun, type JobRunHost, maxResultBytes } from './job-run.ts'
 import type { Quarantine } from './quarantine.ts'
 import { transactionContext } from './transaction-context.ts'
 
@@ -26,10 +27,11 @@ export interface ExecutionOptions {
   readonly giveUp: AbortSignal
 }
 
-interface TransactionHooks {
-  readonly onCall: () => void
-  readonly onEnd: (value: unknown) => string | undefined
-  readonly onCommit: () => void
+/** How far the transaction of a start came, where its handler asked for one. */
+class TransactionProgress {
+  called = false
+  committed = false
+  result: string | undefined = undefined
 }
 
 /** Until a job whose transaction could not begin is tried again. */
@@ -41,12 +43,15 @@ export type StartOutcome = 'success' | 'failure' | 'neutral'
 /** Runs claimed jobs and decides how each ends. */
 export class Execution {
   readonly #options: ExecutionOptions
-  readonly #running = new Set<JobRun>()
+  readonly #runHost: JobRunHost
+  readonly #running = new InHand<JobRun>()
   #starts = 0
   #retries = 0
 
   constructor(options: ExecutionOptions) {
     this.#options = options
+    const { claims, clock, graceMs, giveUp } = options
+    this.#runHost = { claims, clock, graceMs, giveUp, warn: (message) => this.#warn(message) }
   }
 
   get counts(): { running: number; starts: number; retries: number } {
@@ -55,15 +60,14 @@ export class Execution {
 
   /** Aborts every handler that runs. */
   abort(reason: IdemqError): void {
-    for (const run of this.#running) run.abort(reason)
+    for (const run of this.#running.all()) run.abort(reason)
   }
 
   /** One start. `endStart` is called when the handler is done with its slot; resolves when the delivery has ended. */
   async run(entry: Entry, claim: Claim, endStart: (outcome: StartOutcome) => void): Promise<Ending> {
-    const { queue, events, clock, claims, holds, endings, quarantine, unclaimed, graceMs, giveUp } = this.#options
+    const { queue, events, clock, holds, endings, quarantine, unclaimed } = this.#options
     const { job } = entry.registration
-    const warn = (message: string): void => this.#warn(message)
-    const run = new JobRun({ entry, claim, claims, clock, graceMs, giveUp, warn })
+    const run = new JobRun(entry, claim, this.#runHost)
     let lost = false
     const onLost = (): void => {
       lost = true
@@ -81,22 +85,9 @@ export class Execution {
     if (events.wants('started')) events.emit('started', this.#ref(entry, claim))
     const startedAtMs = clock.monotonicMs()
 
-    let called = false
-    let committed = false
-    let result: string | undefined
-    const transaction = {
-      onCall: () => {
-        called = true
-      },
-      onEnd: (value: unknown) => {
-        result = this.#resultOf(entry, value)
-        return result
-      },
-      onCommit: () => {
-        committed = true
-      },
-    }
+    const transaction = new TransactionProgress()
     const outcome = await run.invoke((payload) => this.#call(entry, claim, run, payload, transaction))
+    const { called, committed, result } = transaction
 
     this.#running.delete(run)
     // What follows must keep the claim however long the broker takes; a deaf handler must not.
@@ -134,21 +125,26 @@ export class Execution {
   }
 
   /** Calls the handler, within the inbox's transaction if it asked for that. */
-  #call(entry: Entry, claim: Claim, run: JobRun, payload: unknown, transaction: TransactionHooks): unknown {
+  #call(entry: Entry, claim: Claim, run: JobRun, payload: unknown, transaction: TransactionProgress): unknown {
     const { claims, giveUp } = this.#options
     const { handler, transactional } = entry.registration
     if (!transactional) return handler(payload, run)
     return claims.transact(
       claim,
       async (tx) => {
-        transaction.onCall()
+        transaction.called = true
         const value = await transactionContext.run(true, async () => handler(payload, run, tx))
         if (run.snoozeMs !== undefined) throw new RollbackForSnooze()
         return value
       },
-      transaction.onEnd,
+      (value) => {
+        transaction.result = this.#resultOf(entry, value)
+        return transaction.result
+      },
       AbortSignal.any([giveUp, run.over]),
-      transaction.onCommit,
+      () => {
+        transaction.committed = true
+      },
     )
   }
 

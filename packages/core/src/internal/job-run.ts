@@ -7,6 +7,7 @@ import { validatePayload } from '../job.ts'
 import type { Claim, Claims } from './claims.ts'
 import { reach } from './crash-points.ts'
 import type { Entry } from './entry.ts'
+import type { Placed } from './in-hand.ts'
 
 /** What `job.step` hands to its callback. */
 export interface StepContext {
@@ -53,9 +54,8 @@ export type HandlerOutcome =
 /** Results and step records above this are not stored. */
 export const maxResultBytes: number = 64 * 1024
 
-export interface JobRunOptions {
-  readonly entry: Entry
-  readonly claim: Claim
+/** What all runs of a worker share. */
+export interface JobRunHost {
   readonly claims: Claims
   readonly clock: Clock
   readonly graceMs: number
@@ -65,8 +65,12 @@ export interface JobRunOptions {
 }
 
 /** One start of one handler. */
-export class JobRun implements JobContext {
-  readonly #options: JobRunOptions
+export class JobRun implements JobContext, Placed {
+  /** Among those that run. */
+  place = -1
+  readonly #entry: Entry
+  readonly #claim: Claim
+  readonly #host: JobRunHost
   #controller: AbortController | undefined
   #abortReason: IdemqError | undefined
   #onAbort: (() => void) | undefined
@@ -75,36 +79,38 @@ export class JobRun implements JobContext {
   #givenUp: IdemqError | undefined
   #steps: Set<string> | undefined
 
-  constructor(options: JobRunOptions) {
-    this.#options = options
+  constructor(entry: Entry, claim: Claim, host: JobRunHost) {
+    this.#entry = entry
+    this.#claim = claim
+    this.#host = host
   }
 
   get id(): string {
-    return this.#options.entry.envelope.job_id
+    return this.#entry.envelope.job_id
   }
   get name(): string {
-    return this.#options.entry.envelope.name
+    return this.#entry.envelope.name
   }
   get key(): string {
-    return this.#options.entry.envelope.idempotency_key
+    return this.#entry.envelope.idempotency_key
   }
   get attempt(): number {
-    return this.#options.claim.attempt
+    return this.#claim.attempt
   }
   get replay(): number {
-    return this.#options.entry.envelope.replay
+    return this.#entry.envelope.replay
   }
   get queue(): string {
-    return this.#options.entry.registration.job.queue
+    return this.#entry.registration.job.queue
   }
   get headers(): Readonly<Record<string, string>> {
-    return this.#options.entry.envelope.headers ?? {}
+    return this.#entry.envelope.headers ?? {}
   }
   get correlationId(): string | undefined {
-    return this.#options.entry.envelope.correlation_id
+    return this.#entry.envelope.correlation_id
   }
   get failures(): readonly Failure[] {
-    return this.#options.entry.envelope.failures ?? []
+    return this.#entry.envelope.failures ?? []
   }
 
   /** Made only for handlers that look at it. */
@@ -148,14 +154,15 @@ export class JobRun implements JobContext {
   }
 
   async step<T>(name: string, effect: (step: StepContext) => Promise<T> | T): Promise<T> {
-    const { entry, claim, claims, giveUp, warn } = this.#options
+    const { claims, giveUp, warn } = this.#host
+    const claim = this.#claim
     if (isNoInbox(claims.inbox)) {
       throw new IdemqError(
         'UNSUPPORTED',
         `${this.name}: step '${name}' needs an inbox: pass one to mq.worker({ inbox })`,
       )
     }
-    if (entry.registration.transactional) {
+    if (this.#entry.registration.transactional) {
       throw new IdemqError(
         'UNSUPPORTED',
         `${this.name}: step '${name}' in a transaction: what the handler writes through tx happens once as it is`,
@@ -194,9 +201,9 @@ export class JobRun implements JobContext {
    * Calls `handler` with the validated payload and waits for it, for its timeout and the grace after it. Never rejects.
    */
   invoke(handler: (payload: unknown) => unknown): Promise<HandlerOutcome> {
-    const { entry, claim, clock, graceMs } = this.#options
-    const { job } = entry.registration
-    claim.renewUntilMs = clock.monotonicMs() + job.timeoutMs + graceMs
+    const { clock, graceMs } = this.#host
+    const { job } = this.#entry.registration
+    this.#claim.renewUntilMs = clock.monotonicMs() + job.timeoutMs + graceMs
     return new Promise((resolve) => {
       const done = (outcome: HandlerOutcome): void => {
         cancel()
@@ -228,7 +235,7 @@ export class JobRun implements JobContext {
         }
       }
       try {
-        const payload = validatePayload(job, entry.envelope.payload)
+        const payload = validatePayload(job, this.#entry.envelope.payload)
         if (payload instanceof Promise) payload.then(start, refuse)
         else start(payload)
       } catch (thrown) {
@@ -240,7 +247,7 @@ export class JobRun implements JobContext {
 
   /** Within the trace context that enqueued the job, if any. */
   #call(handler: (payload: unknown) => unknown, payload: unknown): unknown {
-    const { traceparent, tracestate } = this.#options.entry.envelope
+    const { traceparent, tracestate } = this.#entry.envelope
     if (!traceparent) return handler(payload)
     const parent = propagation.extract(ROOT_CONTEXT, tracestate ? { traceparent, tracestate } : { traceparent })
     return context.with(parent, () => handler(payload))

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts'
 import type { Entry } from './entry.ts'
+import { InHand } from './in-hand.ts'
 
 /** How long a suspect may keep others from starting, and others may keep a suspect waiting. */
 export const quarantineMs: number = 5_000
@@ -13,7 +14,7 @@ export const quarantineMs: number = 5_000
 export class Quarantine {
   readonly #clock: Clock
   readonly #waiting: { readonly entry: Entry; readonly owner: object }[] = []
-  readonly #startedAtMs = new Map<Entry, number>()
+  readonly #started = new InHand<Entry>()
   readonly #listeners = new Set<() => void>()
   #running: Entry | undefined
 
@@ -33,12 +34,14 @@ export class Quarantine {
   }
 
   started(entry: Entry): void {
-    this.#startedAtMs.set(entry, this.#clock.monotonicMs())
+    entry.startedAtMs = this.#clock.monotonicMs()
+    this.#started.add(entry)
   }
 
   /** The entry's end is recorded, or it never began. */
   ended(entry: Entry): void {
-    this.#startedAtMs.delete(entry)
+    this.#started.delete(entry)
+    entry.startedAtMs = undefined
     if (this.#running === entry) this.#running = undefined
     else if (this.#waiting.length === 0) return
     for (const listener of this.#listeners) listener()
@@ -56,7 +59,7 @@ export class Quarantine {
   /** Milliseconds for which nothing ordinary may start; 0 = go. */
   holdMs(): number {
     if (this.#running) {
-      const startedAtMs = this.#startedAtMs.get(this.#running)
+      const { startedAtMs } = this.#running
       const ranMs = startedAtMs === undefined ? 0 : this.#clock.monotonicMs() - startedAtMs
       return Math.max(0, quarantineMs - ranMs)
     }
@@ -74,7 +77,7 @@ export class Quarantine {
   /** How long the job that started last has been running; Infinity if none is. */
   #youngestMs(): number {
     let latest = Number.NEGATIVE_INFINITY
-    for (const at of this.#startedAtMs.values()) if (at > latest) latest = at
+    for (const { startedAtMs } of this.#started.all()) latest = Math.max(latest, startedAtMs!)
     return this.#clock.monotonicMs() - latest
   }
 }

@@ -1,7 +1,8 @@
 import type { Entry } from './entry.ts'
 
 interface Flight {
-  readonly leader: Entry
+  /** Undefined once it has landed: old tables of the map must not keep it alive, see {@link InHand}. */
+  leader: Entry | undefined
   followers: Entry[] | undefined
 }
 
@@ -37,6 +38,7 @@ export class SingleFlight {
     const flight = this.#flights.get(entry.flightKey)
     if (flight?.leader !== entry) return none
     this.#flights.delete(entry.flightKey)
+    flight.leader = undefined
     this.#waiting -= flight.followers?.length ?? 0
     return flight.followers ?? none
   }
