@@ -1,10 +1,10 @@
 import { type Clock, sleep } from './clock.ts'
 import type { DeadLetterRecord, Driver, QueueRef, Visit } from './driver.ts'
-import { type DeadReason, decodeEnvelope, type Envelope, encodeEnvelope, timeMs, wireTime } from './envelope.ts'
+import { type DeadReason, type Envelope, timeMs, wireTime } from './envelope.ts'
 import { IdemqError } from './errors.ts'
 import { type Events, jobRef } from './events.ts'
+import { codecOf, outgoingOf } from './internal/codec.ts'
 import { reach } from './internal/crash-points.ts'
-import { outgoingOf } from './internal/endings.ts'
 import type { Sender } from './internal/sender.ts'
 
 /** Selects dead letters; every field given must match. */
@@ -216,7 +216,7 @@ export class DeadLetters {
     let envelope: Envelope | undefined
     let unread: IdemqError | undefined
     try {
-      envelope = driver.codec ? driver.codec.decode(body) : decodeEnvelope(body)
+      envelope = codecOf(driver).decode(body)
     } catch (error) {
       unread = error as IdemqError
     }
@@ -248,7 +248,7 @@ export class DeadLetters {
     }
     const { dead: _, hop: __, not_before: ___, expires_at: ____, unknown_since: _____, ...kept } = letter.envelope
     const copy: Envelope = { ...kept, attempt: 1, replay: kept.replay + 1, created_at: wireTime(clock.now()) }
-    const body = driver.codec ? driver.codec.encode(copy) : encodeEnvelope(copy)
+    const body = codecOf(driver).encode(copy)
     await sender.send(this.#queue, outgoingOf(copy, body, 0), clock.monotonicMs() + replayTimeoutMs)
     reach('replay.after_copy', () => [copy.job_id])
     if (events.wants('replayed')) events.emit('replayed', jobRef(copy, this.#queue.name, this.#queue.group))

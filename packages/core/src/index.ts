@@ -67,6 +67,7 @@ export { type RetryBudget, type RetryBudgetOptions, retryBudget } from './policy
 export {
   type Circuit,
   type CircuitOptions,
+  type CircuitOutcome,
   type CircuitPass,
   type CircuitState,
   circuitBreaker,

@@ -1,10 +1,11 @@
 import { type Clock, sleep } from './clock.ts'
-import { copyIdOf, timeMs } from './envelope.ts'
+import { timeMs } from './envelope.ts'
 import { asIdemqError, IdemqError } from './errors.ts'
 import type { Events } from './events.ts'
+import { outgoingOf } from './internal/codec.ts'
 import type { Composed, Composer, EnqueueOptions } from './internal/composer.ts'
 import { reach } from './internal/crash-points.ts'
-import { ioPauseMs, throwFirst, timed } from './internal/persist.ts'
+import { callTimeoutMs, ioPauseMs, throwFirst, timed } from './internal/persist.ts'
 import type { Sender } from './internal/sender.ts'
 import type { AnyJob, Job } from './job.ts'
 import type { OutboxClaim, OutboxRow, OutboxStats, OutboxStore } from './store.ts'
@@ -68,15 +69,9 @@ export function refuseSharedJobId(job: AnyJob, options: object): void {
 }
 
 function rowOf(queue: string, { envelope, body }: Composed): OutboxRow {
-  return {
-    queue,
-    copyId: copyIdOf(envelope),
-    jobId: envelope.job_id,
-    partitionKey: envelope.ordering_key ?? envelope.idempotency_key,
-    ordered: envelope.ordering_key !== undefined,
-    ...(envelope.not_before && { notBeforeMs: timeMs(envelope.not_before) }),
-    body,
-  }
+  // The relay works the delay out when it sends.
+  const { delayMs: _, ...message } = outgoingOf(envelope, body, 0)
+  return { queue, ...message, ...(envelope.not_before && { notBeforeMs: timeMs(envelope.not_before) }) }
 }
 
 export interface RelayOptions {
@@ -97,8 +92,6 @@ export interface RelayHost {
   readonly declareQueue: (queue: string) => Promise<void>
 }
 
-/** Longest wait for one answer of the store. */
-const callTimeoutMs = 30_000
 const relayDefaults = { batch: 500, leaseMs: 10_000, pollMs: 1_000 }
 
 /**

@@ -1,9 +1,10 @@
 import type { Clock } from '../clock.ts'
-import type { Delivery, Driver, QueueRef } from '../driver.ts'
-import { decodeEnvelope, type Envelope, timeMs, wireTime } from '../envelope.ts'
+import type { Codec, Delivery, Driver, QueueRef } from '../driver.ts'
+import { type Envelope, timeMs, wireTime } from '../envelope.ts'
 import { IdemqError } from '../errors.ts'
 import { byJobId } from '../job.ts'
 import type { ClaimRequest } from '../store.ts'
+import { codecOf } from './codec.ts'
 import type { Endings } from './endings.ts'
 import { Entry, type Registration } from './entry.ts'
 
@@ -30,19 +31,18 @@ const longestUnknownPauseMs = 60_000
 /** Reads deliveries and sorts out what is not to be run here and now. */
 export class Admission {
   readonly #options: AdmissionOptions
-  readonly #decode: (body: Uint8Array) => Envelope
+  readonly #codec: Codec
 
   constructor(options: AdmissionOptions) {
     this.#options = options
-    const { codec } = options.driver
-    this.#decode = codec ? (body) => codec.decode(body) : decodeEnvelope
+    this.#codec = codecOf(options.driver)
   }
 
   admit(delivery: Delivery): Admitted {
     const { registrations, clock, endings } = this.#options
     let envelope: Envelope
     try {
-      envelope = this.#decode(delivery.body)
+      envelope = this.#codec.decode(delivery.body)
     } catch (thrown) {
       const unread = thrown instanceof IdemqError && thrown.code === 'UNSUPPORTED_VERSION'
       return { aside: endings.buryRaw(delivery, unread ? 'unsupported_version' : 'malformed') }
@@ -70,7 +70,7 @@ export class Admission {
   /** For crash points. */
   jobIdOf(delivery: Delivery): string {
     try {
-      return this.#decode(delivery.body).job_id
+      return this.#codec.decode(delivery.body).job_id
     } catch {
       return 'raw'
     }

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts'
 import type { QueueRef } from '../driver.ts'
 import type { Events } from '../events.ts'
-import type { Circuit, CircuitState } from '../policy/circuit.ts'
+import type { Circuit, CircuitOutcome, CircuitState } from '../policy/circuit.ts'
 import type { Entry, Registration } from './entry.ts'
 
 export interface CircuitGateOptions {
@@ -60,7 +60,7 @@ export class CircuitGate {
     return { type: 'defer', ms: Math.ceil(retryInMs * (1 + random() / 5)) }
   }
 
-  leave(entry: Entry, outcome: 'success' | 'failure' | 'neutral'): void {
+  leave(entry: Entry, outcome: CircuitOutcome): void {
     entry.pass?.end(outcome, this.#options.clock)
     entry.pass = undefined
   }

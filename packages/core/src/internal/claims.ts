@@ -3,7 +3,7 @@ import { asIdemqError, IdemqError } from '../errors.ts'
 import type { ClaimAnswer, ClaimEnd, ClaimRef, ClaimRequest, Held, InboxStore, StepRecord, Token } from '../store.ts'
 import { Batcher } from './batcher.ts'
 import { InHand, type Placed } from './in-hand.ts'
-import { ioPauseMs, persist, timed } from './persist.ts'
+import { callTimeoutMs, ioPauseMs, persist, timed } from './persist.ts'
 
 /** A claim this process holds. A class for the reason of {@link InHand}. */
 export class Claim implements ClaimRef, Placed {
@@ -46,8 +46,6 @@ export interface ClaimsOptions {
 }
 
 const maxStoreBatch = 500
-/** Longest wait for one answer of the store. */
-const callTimeoutMs = 30_000
 
 /**
  * All inbox I/O of one worker: batched claims, ends and step records, and the renewal of what is held, in one
@@ -71,10 +69,6 @@ export class Claims {
     )
     this.#ends = new Batcher(maxStoreBatch, (ends) => this.#call((s) => inbox.end(ends, retentionMs, s)))
     this.#records = new Batcher(maxStoreBatch, (records) => this.#call((s) => inbox.record(records, s)))
-  }
-
-  get inbox(): InboxStore {
-    return this.#options.inbox
   }
 
   /** One round trip. Rejects with a retryable error when the store cannot answer: nothing is claimed for certain then. */

@@ -1,9 +1,8 @@
 import { context, propagation } from '@opentelemetry/api'
 import type { Clock } from '../clock.ts'
-import type { Driver } from '../driver.ts'
+import type { Codec, Driver } from '../driver.ts'
 import {
   type Envelope,
-  encodeEnvelope,
   isHeaders,
   isText,
   longestDelayMs,
@@ -15,6 +14,7 @@ import {
 } from '../envelope.ts'
 import { asError, IdemqError } from '../errors.ts'
 import { type AnyJob, byJobId, validatePayload } from '../job.ts'
+import { codecOf } from './codec.ts'
 import { newJobId } from './job-id.ts'
 
 export interface EnqueueOptions {
@@ -43,10 +43,12 @@ export interface Composed {
 /** Turns payloads into envelopes. Whatever can be refused is refused here, before anything is sent. */
 export class Composer {
   readonly #driver: Driver
+  readonly #codec: Codec
   readonly #clock: Clock
 
   constructor(driver: Driver, clock: Clock) {
     this.#driver = driver
+    this.#codec = codecOf(driver)
     this.#clock = clock
   }
 
@@ -128,10 +130,10 @@ export class Composer {
   }
 
   #encode(job: AnyJob, envelope: Envelope): Uint8Array {
-    const { codec, capabilities, name } = this.#driver
+    const { capabilities, name } = this.#driver
     let body: Uint8Array
     try {
-      body = codec ? codec.encode(envelope) : encodeEnvelope(envelope)
+      body = this.#codec.encode(envelope)
     } catch (cause) {
       if (cause instanceof IdemqError) throw cause
       throw new IdemqError('INVALID_PAYLOAD', `${job.name}: not JSON: ${(cause as Error).message}`, cause)

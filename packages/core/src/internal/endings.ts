@@ -1,20 +1,12 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../clock.ts'
-import type { Delivery, Driver, Outgoing, QueueRef } from '../driver.ts'
-import {
-  appendFailure,
-  copyIdOf,
-  type DeadMark,
-  type DeadReason,
-  type Envelope,
-  encodeEnvelope,
-  longestDelayMs,
-  wireTime,
-} from '../envelope.ts'
+import type { Codec, Delivery, Driver, QueueRef } from '../driver.ts'
+import { appendFailure, type DeadMark, type DeadReason, type Envelope, longestDelayMs, wireTime } from '../envelope.ts'
 import { IdemqError, RetryAfterError } from '../errors.ts'
 import { type DeferReason, type Events, jobRef } from '../events.ts'
 import type { FailureClass } from '../policy/classify.ts'
 import type { Claim, Claims } from './claims.ts'
+import { codecOf, outgoingOf } from './codec.ts'
 import { reach } from './crash-points.ts'
 import type { Ending, Entry } from './entry.ts'
 import type { Holds } from './holds.ts'
@@ -38,12 +30,11 @@ export interface EndingsOptions {
  */
 export class Endings {
   readonly #options: EndingsOptions
-  readonly #encode: (envelope: Envelope) => Uint8Array
+  readonly #codec: Codec
 
   constructor(options: EndingsOptions) {
     this.#options = options
-    const { codec } = options.driver
-    this.#encode = codec ? (envelope) => codec.encode(envelope) : encodeEnvelope
+    this.#codec = codecOf(options.driver)
   }
 
   async complete(entry: Entry, claim: Claim, result: string | undefined): Promise<Ending> {
@@ -86,7 +77,7 @@ export class Endings {
       return { type: 'again', delayMs }
     }
     if (!(await claims.stillHeld(claim, giveUp))) return this.handBack(entry)
-    await this.#sendCopy({ ...entry.envelope, hop: (entry.envelope.hop ?? 0) + 1 }, delayMs)
+    await this.#sendCopy(nextHop(entry.envelope), delayMs)
     return this.#release(entry, claim, end, delayMs)
   }
 
@@ -145,7 +136,7 @@ export class Endings {
     if (delayMs === 0 && driver.capabilities.freeRelease) {
       await holds.settle(delivery, 'release', giveUp)
     } else {
-      await this.#sendCopy({ ...envelope, hop: (envelope.hop ?? 0) + 1 }, delayMs)
+      await this.#sendCopy(nextHop(envelope), delayMs)
       await this.#ack(delivery)
     }
     return { type: 'again', delayMs }
@@ -217,10 +208,10 @@ export class Endings {
 
   /** A foreign producer may have filled the broker's limit: then the job is kept whole and its failures are not. */
   #bounded(envelope: Envelope): Uint8Array {
-    const body = this.#encode(envelope)
+    const body = this.#codec.encode(envelope)
     if (body.byteLength <= this.#options.driver.capabilities.maxBodyBytes) return body
     const { failures: _, ...bare } = envelope
-    return this.#encode(bare)
+    return this.#codec.encode(bare)
   }
 
   /** A copy that waited longer than the broker keeps messages would be lost. */
@@ -244,16 +235,9 @@ function completedWith(result: string | undefined): Ending {
   return result === undefined ? { type: 'completed' } : { type: 'completed', result }
 }
 
-/** How an envelope travels. */
-export function outgoingOf(envelope: Envelope, body: Uint8Array, delayMs: number): Outgoing {
-  return {
-    copyId: copyIdOf(envelope),
-    jobId: envelope.job_id,
-    body,
-    partitionKey: envelope.ordering_key ?? envelope.idempotency_key,
-    ordered: envelope.ordering_key !== undefined,
-    delayMs,
-  }
+/** The next copy of the same attempt. */
+function nextHop(envelope: Envelope): Envelope {
+  return { ...envelope, hop: (envelope.hop ?? 0) + 1 }
 }
 
 /** What a failure costs in time: the job's backoff, the dependency's wish, and the budget's pace. */

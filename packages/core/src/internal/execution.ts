@@ -2,6 +2,7 @@ import type { Clock } from '../clock.ts'
 import type { QueueRef } from '../driver.ts'
 import { asError, asIdemqError, IdemqError, PermanentError } from '../errors.ts'
 import { type Events, type JobRef, jobRef } from '../events.ts'
+import type { CircuitOutcome } from '../policy/circuit.ts'
 import type { Claim, Claims } from './claims.ts'
 import { type Endings, retryDelay } from './endings.ts'
 import type { Ending, Entry } from './entry.ts'
@@ -37,9 +38,6 @@ class TransactionProgress {
 /** Until a job whose transaction could not begin is tried again. */
 const unbegunDelayMs = 1_000
 
-/** What a start told about the dependency behind it. */
-export type StartOutcome = 'success' | 'failure' | 'neutral'
-
 /** Runs claimed jobs and decides how each ends. */
 export class Execution {
   readonly #options: ExecutionOptions
@@ -50,8 +48,8 @@ export class Execution {
 
   constructor(options: ExecutionOptions) {
     this.#options = options
-    const { claims, clock, graceMs, giveUp } = options
-    this.#runHost = { claims, clock, graceMs, giveUp, warn: (message) => this.#warn(message) }
+    const { claims, unclaimed, clock, graceMs, giveUp } = options
+    this.#runHost = { claims, unclaimed, clock, graceMs, giveUp, warn: (message) => this.#warn(message) }
   }
 
   get counts(): { running: number; starts: number; retries: number } {
@@ -64,7 +62,7 @@ export class Execution {
   }
 
   /** One start. `endStart` is called when the handler is done with its slot; resolves when the delivery has ended. */
-  async run(entry: Entry, claim: Claim, endStart: (outcome: StartOutcome) => void): Promise<Ending> {
+  async run(entry: Entry, claim: Claim, endStart: (outcome: CircuitOutcome) => void): Promise<Ending> {
     const { queue, events, clock, holds, endings, quarantine, unclaimed } = this.#options
     const { job } = entry.registration
     const run = new JobRun(entry, claim, this.#runHost)
@@ -154,7 +152,7 @@ export class Execution {
     run: JobRun,
     outcome: HandlerOutcome,
     durationMs: number,
-    endStart: (outcome: StartOutcome) => void,
+    endStart: (outcome: CircuitOutcome) => void,
   ): Promise<Ending> {
     const { events, clock, random, endings } = this.#options
     const { job } = entry.registration

@@ -2,9 +2,7 @@ import { type Clock, sleep } from '../clock.ts'
 import type { Capabilities, Delivery, Outcome, Receiver, Settled, Settlement } from '../driver.ts'
 import { asIdemqError, type IdemqError } from '../errors.ts'
 import { Batcher } from './batcher.ts'
-import { ioPauseMs, timed } from './persist.ts'
-
-const callTimeoutMs = 30_000
+import { callTimeoutMs, ioPauseMs, timed } from './persist.ts'
 
 export interface HoldsOptions {
   readonly receiver: Receiver
@@ -78,10 +76,10 @@ export class Holds {
 
   /** True if the broker says right now that the delivery is ours. */
   async confirm(delivery: Delivery, signal: AbortSignal): Promise<boolean> {
-    const { receiver, capabilities } = this.#options
+    const { receiver, capabilities, clock, leaseMs } = this.#options
     if (!this.isHeld(delivery)) return false
     if (!capabilities.canExtend) return true
-    const [held] = await receiver.extend([delivery], signal)
+    const [held] = await timed(clock, leaseMs / 3, signal, (s) => receiver.extend([delivery], s))
     return held?.status === 'settled'
   }
 

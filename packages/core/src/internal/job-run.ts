@@ -2,7 +2,6 @@ import { context, propagation, ROOT_CONTEXT } from '@opentelemetry/api'
 import type { Clock } from '../clock.ts'
 import { type Failure, longestDelayMs } from '../envelope.ts'
 import { asError, IdemqError } from '../errors.ts'
-import { isNoInbox } from '../inbox.ts'
 import { validatePayload } from '../job.ts'
 import type { Claim, Claims } from './claims.ts'
 import { reach } from './crash-points.ts'
@@ -57,6 +56,8 @@ export const maxResultBytes: number = 64 * 1024
 /** What all runs of a worker share. */
 export interface JobRunHost {
   readonly claims: Claims
+  /** No inbox. */
+  readonly unclaimed: boolean
   readonly clock: Clock
   readonly graceMs: number
   /** Aborts when the worker gives up. */
@@ -154,9 +155,9 @@ export class JobRun implements JobContext, Placed {
   }
 
   async step<T>(name: string, effect: (step: StepContext) => Promise<T> | T): Promise<T> {
-    const { claims, giveUp, warn } = this.#host
+    const { claims, unclaimed, giveUp, warn } = this.#host
     const claim = this.#claim
-    if (isNoInbox(claims.inbox)) {
+    if (unclaimed) {
       throw new IdemqError(
         'UNSUPPORTED',
         `${this.name}: step '${name}' needs an inbox: pass one to mq.worker({ inbox })`,

@@ -1,6 +1,9 @@
 import { type Clock, sleep } from '../clock.ts'
 import { asIdemqError, IdemqError } from '../errors.ts'
 
+/** Longest wait for one answer of a broker or store. */
+export const callTimeoutMs: number = 30_000
+
 const firstPauseMs = 20
 const longestPauseMs = 2_000
 

@@ -3,6 +3,7 @@ import type { Delivery, Driver, QueueRef, Receiver } from '../driver.ts'
 import { timeMs } from '../envelope.ts'
 import { asIdemqError, IdemqError } from '../errors.ts'
 import type { Events } from '../events.ts'
+import type { CircuitOutcome } from '../policy/circuit.ts'
 import type { ClaimAnswer } from '../store.ts'
 import { Admission } from './admission.ts'
 import { CircuitGate } from './circuit-gate.ts'
@@ -10,7 +11,7 @@ import type { Claim, Claims } from './claims.ts'
 import { reach } from './crash-points.ts'
 import { Endings } from './endings.ts'
 import type { Ending, Entry, Registration } from './entry.ts'
-import { Execution, type StartOutcome } from './execution.ts'
+import { Execution } from './execution.ts'
 import { Holds } from './holds.ts'
 import { Lanes } from './lanes.ts'
 import { ioPauseMs, persist, timed } from './persist.ts'
@@ -318,13 +319,10 @@ export class QueueRunner {
     if (answer.type === 'pause') this.#pause(answer.ms)
     // Enough is under way: its end pumps again, or this does where it runs elsewhere.
     else if (answer.type === 'wait') this.#pumpLater(answer.ms)
-    // A suspect does not wait in the buffer, nor does what was deferred or handed back by the pause.
-    if (answer.type === 'wait' && !entry.suspect) return 'not yet'
-    if (answer.type !== 'pause' || entry.suspect) {
-      this.#background(entry, this.#defer(entry, Math.ceil(answer.ms), 'circuit_open'))
-      return 'aside'
-    }
-    return 'not yet'
+    // A suspect is not in the buffer, so it can neither stay there nor have been handed back from there by the pause.
+    if (answer.type !== 'defer' && !entry.suspect) return 'not yet'
+    this.#background(entry, this.#defer(entry, Math.ceil(answer.ms), 'circuit_open'))
+    return 'aside'
   }
 
   #pausedMs(): number {
@@ -420,7 +418,7 @@ export class QueueRunner {
 
   #run(entry: Entry, claim: Claim): void {
     let started = true
-    const endStart = (outcome: StartOutcome): void => {
+    const endStart = (outcome: CircuitOutcome): void => {
       if (started) this.#endStart(entry, outcome)
       started = false
     }
@@ -462,7 +460,7 @@ export class QueueRunner {
   }
 
   /** The slot is free again; what remains of the job is bookkeeping. */
-  #endStart(entry: Entry, outcome: StartOutcome): void {
+  #endStart(entry: Entry, outcome: CircuitOutcome): void {
     this.#gate.leave(entry, outcome)
     this.#active--
     this.#pump()

@@ -2,10 +2,7 @@ import { type Clock, sleep } from '../clock.ts'
 import type { Driver, Outgoing, QueueRef, Sent, Target } from '../driver.ts'
 import { asIdemqError, IdemqError } from '../errors.ts'
 import { Batcher } from './batcher.ts'
-import { ioPauseMs, timed } from './persist.ts'
-
-/** One network call of a send gives up after this and counts as unknown. */
-const callTimeoutMs = 30_000
+import { callTimeoutMs, ioPauseMs, timed } from './persist.ts'
 
 /**
  * Sends with group commit, one batcher a target, and repeats what failed or is unknown: a copyId makes a repeat

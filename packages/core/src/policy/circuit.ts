@@ -34,10 +34,13 @@ export interface Circuit {
   onChange(listener: (state: CircuitState) => void): () => void
 }
 
+/** What a start told about the dependency behind it; 'neutral' is nothing. */
+export type CircuitOutcome = 'success' | 'failure' | 'neutral'
+
 /** One start that a circuit let through. */
 export interface CircuitPass {
-  /** To be called once. 'neutral': it ended without telling anything about the dependency. */
-  end(outcome: 'success' | 'failure' | 'neutral', clock: Clock): void
+  /** To be called once. */
+  end(outcome: CircuitOutcome, clock: Clock): void
 }
 
 const busyRetryMs = 100
@@ -73,7 +76,7 @@ export function circuitBreaker(options: CircuitOptions): Circuit {
     running = 0
     become('open')
   }
-  const ended = (outcome: 'success' | 'failure' | 'neutral', clock: Clock): void => {
+  const ended = (outcome: CircuitOutcome, clock: Clock): void => {
     running--
     if (outcome === 'neutral') return
     if (state === 'half_open') {
