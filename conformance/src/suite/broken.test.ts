@@ -58,7 +58,7 @@ function inboxCases(wrap: (store: InboxStore) => InboxStore): Recorded[] {
   return record((runner) =>
     storeSuite(runner, {
       name: 'wrapped memory',
-      capabilities: { durability: 'memory', transactions: false },
+      capabilities: { durability: 'memory', transactions: false, expiresItself: false },
       async createStore() {
         const { inbox } = await openUrl(url, { clock: systemClock })
         assert.ok(inbox)

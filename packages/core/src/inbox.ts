@@ -14,7 +14,7 @@ export function noInbox(): InboxStore {
   const store: InboxStore & { [marker]: true } = {
     [marker]: true,
     name: 'none',
-    capabilities: { durability: 'memory', transactions: false },
+    capabilities: { durability: 'memory', transactions: false, expiresItself: false },
     prepare: async () => {},
     claim: async (batch) =>
       batch.map(({ attempt }): ClaimAnswer => ({ status: 'claimed', token: 0, attempt, crashed: false })),

@@ -83,6 +83,8 @@ export interface StoreCapabilities {
   readonly durability: 'memory' | 'async' | 'sync'
   /** `transact` is there. */
   readonly transactions: boolean
+  /** Rows past their retention go by themselves: `purge` finds nothing. */
+  readonly expiresItself: boolean
 }
 
 export interface InboxStore<Tx = unknown> {

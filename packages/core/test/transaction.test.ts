@@ -22,7 +22,7 @@ async function openLedger(): Promise<{ scene: Scene; ledger: Ledger; inbox: Inbo
     inbox: (memoryInbox) => {
       const store = memoryInbox as InboxStore<Tx>
       inbox = altered<InboxStore<Tx>>(store, {
-        capabilities: { durability: 'memory', transactions: true },
+        capabilities: { durability: 'memory', transactions: true, expiresItself: false },
         transact: async (effect, end, retentionMs, signal) => {
           ledger.transactions++
           const { next } = ledger

@@ -21,7 +21,7 @@ storeSuite(
   { describe, it: it.concurrent },
   {
     name: 'memory',
-    capabilities: { durability: 'memory', transactions: false },
+    capabilities: { durability: 'memory', transactions: false, expiresItself: false },
     async createStore() {
       const { inbox } = await openUrl(url, { clock: systemClock })
       assert.ok(inbox)

@@ -95,7 +95,7 @@ export function inboxOver(table: InboxTable): InboxStore {
 
   return {
     name: 'memory',
-    capabilities: { durability: 'memory', transactions: false },
+    capabilities: { durability: 'memory', transactions: false, expiresItself: false },
 
     async prepare() {
       refuseClosed()

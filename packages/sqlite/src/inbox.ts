@@ -110,7 +110,7 @@ export function sqliteInboxOn(on: Database): InboxStore<SqlTransaction> {
 
   return {
     name: 'sqlite',
-    capabilities: { durability: synchronous === 'full' ? 'sync' : 'async', transactions: true },
+    capabilities: { durability: synchronous === 'full' ? 'sync' : 'async', transactions: true, expiresItself: false },
 
     async prepare(mode, signal) {
       await use.database().prepare(mode, signal)

@@ -43,6 +43,7 @@ type StoreGate = Gate<StoreHarness<never>>
 
 export const transactions: StoreGate = { text: 'transactions', holds: (h) => h.capabilities.transactions }
 export const noTransactions: StoreGate = { text: 'transactions: false', holds: (h) => !h.capabilities.transactions }
+export const expiresByPurge: StoreGate = { text: 'expiresItself: false', holds: (h) => !h.capabilities.expiresItself }
 export const otherClock: StoreGate = {
   text: 'harness.createStoreWithClock',
   holds: (h) => h.createStoreWithClock !== undefined,

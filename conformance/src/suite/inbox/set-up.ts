@@ -4,7 +4,7 @@ import type { CaseGroup } from '../case.ts'
 import { within } from '../case.ts'
 import { abortedSignals, expectCode, expectRejection } from '../refusal.ts'
 import { pass, until } from '../wait.ts'
-import { type AnyStoreHarness, longTimes, request, type StoreBench, unprepared } from './harness.ts'
+import { type AnyStoreHarness, expiresByPurge, longTimes, request, type StoreBench, unprepared } from './harness.ts'
 
 export const setUpCases: CaseGroup<AnyStoreHarness, StoreBench> = {
   name: 'set-up',
@@ -54,6 +54,7 @@ export const setUpCases: CaseGroup<AnyStoreHarness, StoreBench> = {
     },
     {
       name: 'purge deletes rows past their retention, at most max at a time, and no others',
+      gates: [expiresByPurge],
       async run(t) {
         const store = await t.store()
         const kept = request()

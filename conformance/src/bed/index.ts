@@ -1,0 +1,5 @@
+export { type BedServer, bed, prepareBed } from './bed.ts'
+export type { ContainerOptions, ServerContainer } from './container.ts'
+export { endEngine } from './engine.ts'
+export type { BedProxy } from './proxy.ts'
+export { type Place, type Server, type ServerName, serverNames, servers } from './servers.ts'

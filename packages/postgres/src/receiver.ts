@@ -1,0 +1,199 @@
+/** One consumer of a queue: takes leases, and settles or extends them under their tokens. */
+import { type Delivery, IdemqError, type OpenOptions, type Receiver, type Settled } from '@idemq/core'
+import { isAnswerLost, type Use } from './database.ts'
+import { maxBatch, type Queue } from './driver.ts'
+import { Frontier } from './frontier.ts'
+import { ackOrdered, takeTurns } from './lanes.ts'
+import { ack, extend, type Fence, giveBack, type Taken, take } from './messages.ts'
+import type { Wakeups } from './wakeups.ts'
+
+interface HeldDelivery extends Delivery, Fence {
+  holdUntilMs: number
+}
+
+/** Tokens of what was settled, or one fate for all. */
+type Answer = Set<string> | Settled
+
+const settled: Settled = { status: 'settled' }
+const lost: Settled = { status: 'lost' }
+const unknown: Settled = { status: 'unknown' }
+const never = new AbortController().signal
+/** How long a receive that is aborted waits for the answer to the statement under way, so as to strand nothing. */
+const abortGraceMs = 1_000
+const wholeLookEveryMs = 1_000
+
+export function openReceiver(
+  use: Use,
+  wakeups: Wakeups,
+  queue: Queue,
+  options: OpenOptions,
+  onClose: () => void,
+): Receiver {
+  const { clock, pollMs } = use.database().options
+  const { maxUnsettled, leaseMs } = options
+  const bell = wakeups.bell(queue.topic)
+  const frontier = new Frontier(clock, wholeLookEveryMs)
+  /** Leases are equally long and an extended delivery moves to the end, so the first expires first. */
+  const held = new Set<HeldDelivery>()
+  /** Room kept for receives under way. */
+  let reserved = 0
+  /** The last receive found no room: settling makes some. */
+  let full = false
+  let stopped = false
+  let closed = false
+
+  function room(): number {
+    for (const first of held) {
+      if (first.holdUntilMs > clock.monotonicMs()) break
+      held.delete(first)
+    }
+    return maxUnsettled - held.size - reserved
+  }
+
+  async function takeSome(max: number, signal: AbortSignal): Promise<Delivery[]> {
+    reserved += max
+    const patience = new AbortController()
+    let cancelGrace = (): void => {}
+    const abort = (): void => {
+      cancelGrace = clock.schedule(() => patience.abort(signal.reason), abortGraceMs)
+    }
+    signal.addEventListener('abort', abort)
+    try {
+      const holdUntilMs = clock.monotonicMs() + leaseMs
+      const taken = await lease(max, patience.signal)
+      const deliveries = taken.map((one): HeldDelivery => ({ ...one, holdUntilMs }))
+      for (const delivery of deliveries) held.add(delivery)
+      if (!closed) return deliveries
+    } catch (error) {
+      if (signal.aborted) return []
+      throw error
+    } finally {
+      reserved -= max
+      signal.removeEventListener('abort', abort)
+      cancelGrace()
+    }
+    await giveAllBack()
+    return []
+  }
+
+  /** Until there is something to deliver, or nothing: all that was leased may have gone behind its ordering keys. */
+  async function lease(max: number, signal: AbortSignal): Promise<Taken[]> {
+    for (;;) {
+      const database = use.database()
+      const taken = await frontier.look((from) => take(database, queue.id, max, leaseMs, from, signal))
+      const waiting = taken.filter(({ turn }) => !turn)
+      if (waiting.length === 0) return taken
+      const called = await takeTurns(database, queue.id, waiting, signal).catch(async (error) => {
+        await giveBack(database, queue.id, taken, true, signal)
+        throw error
+      })
+      const deliverable = taken.filter(({ turn, copyId }) => turn || called.has(copyId))
+      if (deliverable.length > 0) return deliverable
+    }
+  }
+
+  async function giveAllBack(): Promise<void> {
+    const unsettled = [...held]
+    held.clear()
+    if (unsettled.length === 0) return
+    for (let at = 0; at < unsettled.length; at += maxBatch) {
+      await giveBack(use.database(), queue.id, unsettled.slice(at, at + maxBatch), false, never)
+    }
+    wakeups.announced(queue.topic, false)
+  }
+
+  /** The tokens it took effect for, or what is the case for all. */
+  async function answered(fences: readonly Fence[], work: () => Promise<Set<string>>): Promise<Answer> {
+    try {
+      return fences.length > 0 ? await work() : new Set()
+    } catch (error) {
+      if (isAnswerLost(error)) return unknown
+      if (error instanceof IdemqError) return { status: 'failed', error }
+      throw error
+    }
+  }
+
+  return {
+    async receive(max, waitMs, signal) {
+      const untilMs = clock.monotonicMs() + waitMs
+      for (;;) {
+        if (stopped || signal.aborted) return []
+        const seen = bell.armed()
+        const wanted = Math.min(max, maxBatch, room())
+        full = wanted <= 0
+        if (!full) {
+          const deliveries = await takeSome(wanted, signal)
+          if (deliveries.length > 0 || stopped) return deliveries
+        }
+        const leftMs = untilMs - clock.monotonicMs()
+        if (leftMs <= 0) return []
+        wakeups.ensureListening()
+        await bell.wait(Math.min(leftMs, pollMs), seen, signal)
+      }
+    },
+
+    async settle(batch, signal) {
+      const database = use.database()
+      const fences = (outcome: string, ordered: boolean): HeldDelivery[] =>
+        batch
+          .filter((one) => one.outcome === outcome)
+          .map(({ delivery }) => delivery as HeldDelivery)
+          .filter(({ orderingKey }) => (orderingKey !== null) === ordered)
+      const [plain, ordered] = [fences('ack', false), fences('ack', true)]
+      const released = [...fences('release', false), ...fences('release', true)]
+      const answers = {
+        plain: await answered(plain, () => ack(database, queue.id, plain, signal)),
+        ordered: await answered(ordered, () => ackOrdered(database, queue.id, ordered, signal)),
+        released: await answered(released, () => giveBack(database, queue.id, released, true, signal)),
+      }
+      const results = batch.map(({ delivery, outcome }) => {
+        const { token, orderingKey } = delivery as HeldDelivery
+        const kind = outcome === 'release' ? 'released' : orderingKey === null ? 'plain' : 'ordered'
+        return settledOf(answers[kind], token)
+      })
+      for (const [i, { delivery }] of batch.entries()) {
+        if (results[i]!.status !== 'failed') held.delete(delivery as HeldDelivery)
+      }
+      // Work for others: a released copy, or the next of an ordering key.
+      if (ordered.length + released.length > 0) wakeups.announced(queue.topic, false)
+      else if (full) bell.ring()
+      return results
+    },
+
+    async extend(deliveries, signal) {
+      const holdUntilMs = clock.monotonicMs() + leaseMs
+      const fences = deliveries as readonly HeldDelivery[]
+      const database = use.database()
+      const answer = await answered(fences, () => extend(database, queue.id, fences, leaseMs, signal))
+      return fences.map((delivery) => {
+        const result = settledOf(answer, delivery.token)
+        if (result.status === 'failed' || result.status === 'unknown') return result
+        held.delete(delivery)
+        if (result.status === 'lost') return result
+        delivery.holdUntilMs = holdUntilMs
+        held.add(delivery)
+        return result
+      })
+    },
+
+    async stop() {
+      stopped = true
+      bell.ring()
+    },
+
+    async close() {
+      if (closed) return
+      stopped = true
+      closed = true
+      bell.ring()
+      onClose()
+      await giveAllBack()
+    },
+  }
+}
+
+function settledOf(answer: Answer, token: string): Settled {
+  if (!(answer instanceof Set)) return answer
+  // The same delivery twice in a batch is settled once.
+  return answer.delete(token) ? settled : lost
+}

@@ -1,0 +1,176 @@
+/** The broker on Redis Streams: maps the driver contract to scripts, each call one round trip. */
+import { randomUUID } from 'node:crypto'
+import {
+  type Capabilities,
+  type Clock,
+  type Driver,
+  IdemqError,
+  type Outgoing,
+  type QueueRef,
+  type QueueStats,
+  type Receiver,
+  type Sent,
+  type Target,
+} from '@idemq/core'
+import type { Argument, Script } from './connection.ts'
+import { scanDeadLetters } from './dead-letters.ts'
+import { queueKey } from './keys.ts'
+import { declareScript, format, sendDeadScript, sendScript, statsScript } from './queue-scripts.ts'
+import { openReceiver } from './receiver.ts'
+import type { Session } from './session.ts'
+
+export interface DriverOptions {
+  readonly prefix: string
+  readonly clock: Clock
+  readonly pollMs: number
+  readonly maxBodyBytes: number
+}
+
+const maxBatch = 1_000
+
+/** A name of its own for every receiver of every start of a process: what an earlier one held is never taken for ours. */
+const incarnation = randomUUID()
+let receiversOpened = 0
+
+export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBytes }: DriverOptions): Driver {
+  const receivers = new Set<Receiver>()
+  let closed = false
+
+  const capabilities: Capabilities = {
+    durability: session.options.durability,
+    maxBodyBytes,
+    maxBatch,
+    delayGranularityMs: pollMs,
+    returnsBy: 'lease',
+    canExtend: true,
+    counts: 'every-delivery',
+    freeRelease: true,
+    fencedSettle: true,
+    ordering: 'none',
+    groups: true,
+    deadScan: 'random',
+    push: false,
+    stats: ['ready', 'delayed', 'inFlight', 'dead', 'oldestReadyAgeMs', 'oldestInFlightAgeMs', 'nextDueInMs'],
+  }
+
+  function missing(what: string): IdemqError {
+    const { where } = session.options
+    const text = `redis: ${where} has no ${what} under '${prefix}': declare it with { declare: 'create' }`
+    return new IdemqError('QUEUE_MISSING', text)
+  }
+
+  async function declare({ name, group }: Target, mode: 'create' | 'check', signal: AbortSignal): Promise<void> {
+    const what = group === undefined ? `queue '${name}'` : `queue '${name}', group '${group}'`
+    const args = group === undefined ? [mode] : [mode, group]
+    const known = await session.run(`declare ${what}`, signal, declareScript, queueKey(prefix, name), ...args)
+    if (known === null) throw missing(what)
+    if (String(known) === format) return
+    const text = `redis: queue '${name}' is stored in format ${known}, this release reads ${format}`
+    throw new IdemqError('QUEUE_MISMATCH', text)
+  }
+
+  /** Stores what fits, in one step; what is too large fails alone. */
+  async function store(
+    what: string,
+    batch: readonly Outgoing[],
+    signal: AbortSignal,
+    script: Script,
+    key: string,
+    head: readonly Argument[],
+    each: (message: Outgoing) => Argument[],
+  ): Promise<Sent[]> {
+    const answers = batch.map((message) => sizeAnswer(message, maxBodyBytes))
+    const fitting = batch.filter((_, i) => answers[i]!.status === 'stored')
+    if (fitting.length === 0) return answers
+    try {
+      await session.run(what, signal, script, key, ...head, ...fitting.flatMap(each))
+      return answers
+    } catch (error) {
+      if (!session.connection.mayHaveHappened(error)) throw error
+      return answers.map((answer) => (answer.status === 'stored' ? { status: 'unknown' } : answer))
+    }
+  }
+
+  return {
+    name: 'redis',
+    capabilities,
+
+    async declare(target, mode, signal) {
+      await session.check(signal)
+      await declare(target, mode, signal)
+    },
+
+    async send({ name, group }, batch, signal) {
+      const head = group === undefined ? ['0', ''] : ['1', group]
+      const each = ({ copyId, delayMs, body }: Outgoing): Argument[] => [
+        copyId,
+        Math.max(0, Math.ceil(delayMs)),
+        bytes(body),
+      ]
+      return store(`send to '${name}'`, batch, signal, sendScript, queueKey(prefix, name), head, each)
+    },
+
+    async sendDead({ name, group }, batch, signal) {
+      const each = ({ copyId, body }: Outgoing): Argument[] => [copyId, bytes(body)]
+      return store(`dead-letter in '${name}'`, batch, signal, sendDeadScript, queueKey(prefix, name), [group], each)
+    },
+
+    async open(queue, options, signal) {
+      const receiver = await openReceiver(
+        session,
+        queue,
+        {
+          ...options,
+          clock,
+          pollMs,
+          prefix,
+          maxBatch,
+          consumer: `${incarnation}-${++receiversOpened}.${Math.ceil(options.leaseMs)}`,
+          restore: (restoring) => declare(queue, 'create', restoring),
+          onClose: () => receivers.delete(receiver as Receiver),
+        },
+        signal,
+      )
+      if (!receiver) throw missing(`queue '${queue.name}', group '${queue.group}'`)
+      receivers.add(receiver)
+      if (closed) await receiver.close()
+      return receiver
+    },
+
+    async stats({ name, group }, signal) {
+      const figures = await session.run(`count '${name}'`, signal, statsScript, queueKey(prefix, name), group)
+      if (figures === null) throw missing(`queue '${name}'`)
+      return statsOf(figures as readonly (Buffer | number)[])
+    },
+
+    async scanDead(queue: QueueRef, visit, signal) {
+      const done = await scanDeadLetters(session, prefix, queue, visit, signal)
+      if (!done) throw missing(`queue '${queue.name}'`)
+      return done
+    },
+
+    async close() {
+      closed = true
+      await Promise.all([...receivers].map((receiver) => receiver.close()))
+      await session.connection.close()
+    },
+  }
+}
+
+function sizeAnswer({ copyId, body }: Outgoing, maxBodyBytes: number): Sent {
+  if (body.byteLength <= maxBodyBytes) return { status: 'stored' }
+  const text = `redis: copy ${copyId} has ${body.byteLength} bytes, the limit is ${maxBodyBytes}`
+  return { status: 'failed', error: new IdemqError('BODY_TOO_LARGE', text) }
+}
+
+/** The same bytes as the client takes them, uncopied. */
+function bytes({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength)
+}
+
+/** From { name, value … }. */
+function statsOf(figures: readonly (Buffer | number)[]): QueueStats {
+  const stats: Record<string, number> = {}
+  for (let i = 0; i + 1 < figures.length; i += 2) stats[String(figures[i])] = Number(figures[i + 1])
+  return stats
+}

@@ -1,0 +1,218 @@
+/** What a receiver does, as Lua. The keys are those of {@link queue-scripts}. */
+import { type Script, script } from './connection.ts'
+import { now } from './queue-scripts.ts'
+
+/** Most delayed copies that one look promotes. */
+const maxPromoted = 1_000
+
+/** A receiver begins. ARGV: group, lease in ms. Answers 1, or 0 where the group is missing. */
+export const joinScript: Script = script(`${now}
+local base, group, lease = KEYS[1], ARGV[1], tonumber(ARGV[2])
+if redis.call('SISMEMBER', base .. ':groups', group) == 0 then return 0 end
+local state = base .. ':g:' .. group .. ':state'
+local known = redis.call('HMGET', state, 'minLeaseMs', 'scanMs')
+if lease < (tonumber(known[1]) or math.huge) then redis.call('HSET', state, 'minLeaseMs', lease) end
+local scan_ms = now_ms(math.floor) + lease
+if scan_ms < (tonumber(known[2]) or 0) then redis.call('HSET', state, 'scanMs', scan_ms) end
+return 1
+`)
+
+/**
+ * Promotes what is due, finds holds that ran out, and takes: first what was given back, then what is new.
+ * ARGV: group, consumer, most entries, lease of consumers that do not say theirs.
+ * Answers { ms until it should look again, {id, earlier deliveries, copyId, body} … }.
+ */
+export const lookScript: Script = script(
+  `${now}
+local g = KEYS[1] .. ':g:' .. ARGV[1]
+local stream, copies, delayed, held, state = g .. ':stream', g .. ':copies', g .. ':delayed', g .. ':held', g .. ':state'
+local consumer, max, default_lease = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = now_ms(math.floor)
+local again_ms = now + 60000
+
+-- Out of memory, XADD is refused: what is due waits, and what is ready can still be drained.
+local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', string.format('%.0f', now), 'LIMIT', 0, ${maxPromoted})
+for i, copy in ipairs(due) do
+  local body = redis.call('HGET', copies, copy)
+  if body then
+    local added = redis.pcall('XADD', stream, '*', 'c', copy, 'b', body)
+    if type(added) == 'table' and added.err then break end
+    redis.call('HSET', copies, copy, '')
+  end
+  redis.call('ZREM', delayed, copy)
+  if i == ${maxPromoted} then again_ms = now end
+end
+
+local known = redis.call('HMGET', state, 'scanMs', 'minLeaseMs')
+local scan_ms = tonumber(known[1] or '0')
+if now >= scan_ms then
+  scan_ms = now + math.min(default_lease, tonumber(known[2] or default_lease))
+  local from = '-'
+  while true do
+    local rows = redis.call('XPENDING', stream, 'idemq', from, '+', 1000)
+    local lapsed = {}
+    for _, row in ipairs(rows) do
+      if row[2] ~= '-' then
+        local left = (tonumber(string.match(row[2], '%.(%d+)$')) or default_lease) - row[3]
+        if left <= 0 then lapsed[#lapsed + 1] = row[1] else scan_ms = math.min(scan_ms, now + left) end
+      end
+    end
+    if #lapsed > 0 then
+      lapsed[#lapsed + 1] = 'JUSTID'
+      redis.call('XCLAIM', stream, 'idemq', '-', 0, unpack(lapsed))
+    end
+    if #rows < 1000 then break end
+    from = '(' .. rows[#rows][1]
+  end
+  redis.pcall('HSET', state, 'scanMs', string.format('%.0f', scan_ms))
+  -- Consumers of processes that are gone. One that is idle yet alive comes back by itself.
+  for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', stream, 'idemq')) do
+    local name, pending, idle
+    for i = 1, #info, 2 do
+      if info[i] == 'name' then name = info[i + 1] end
+      if info[i] == 'pending' then pending = info[i + 1] end
+      if info[i] == 'idle' then idle = info[i + 1] end
+    end
+    if pending == 0 and idle > 3600000 and name ~= '-' then
+      redis.call('XGROUP', 'DELCONSUMER', stream, 'idemq', name)
+    end
+  end
+end
+
+local taken = {}
+local function take(id, prior, fields)
+  local copy, body
+  for i = 1, #fields, 2 do
+    if fields[i] == 'c' then copy = fields[i + 1] end
+    if fields[i] == 'b' then body = fields[i + 1] end
+  end
+  taken[#taken + 1] = {id, prior, copy or '', body or ''}
+end
+if max > 0 then
+  local back = redis.call('XPENDING', stream, 'idemq', '-', '+', max, '-')
+  if #back > 0 then
+    local ids, counts = {}, {}
+    for i, row in ipairs(back) do
+      ids[i] = row[1]
+      counts[row[1]] = row[4]
+    end
+    for _, entry in pairs(redis.call('XCLAIM', stream, 'idemq', consumer, 0, unpack(ids))) do
+      if entry then
+        take(entry[1], counts[entry[1]], entry[2])
+        counts[entry[1]] = nil
+      end
+    end
+    -- Somebody trimmed the stream: there is nothing left to deliver.
+    for id in pairs(counts) do redis.call('XACK', stream, 'idemq', id) end
+    redis.call('HDEL', held, unpack(ids))
+  end
+  if #back == max then again_ms = now end
+  if #taken < max then
+    local read = redis.call('XREADGROUP', 'GROUP', 'idemq', consumer, 'COUNT', max - #taken, 'STREAMS', stream, '>')
+    if read then
+      for _, entry in ipairs(read[1][2]) do take(entry[1], 0, entry[2]) end
+    end
+  end
+end
+local next_due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+if next_due[2] then again_ms = math.min(again_ms, tonumber(next_due[2])) end
+table.insert(taken, 1, math.max(0, math.min(again_ms, scan_ms) - now))
+return taken
+`,
+  { whenFull: true },
+)
+
+/** All that the consumer holds between two ids, in one look: a batch mostly lies close together. */
+const stillHeld = `
+local function held_between(stream, consumer, from, to)
+  local rows = redis.pcall('XPENDING', stream, 'idemq', from, to, 1000000000, consumer)
+  if rows.err and not string.find(rows.err, 'NOGROUP') then error(rows.err, 0) end
+  local held = {}
+  for _, row in ipairs(rows) do held[row[1]] = row end
+  return held
+end
+`
+
+/**
+ * ARGV: group, consumer, lowest and highest id, then of each delivery: id, delivery count, outcome, copyId. A release gives the delivery
+ * back uncounted. Answers 1 where it took effect, else 0.
+ */
+export const settleScript: Script = script(
+  `${stillHeld}
+local g = KEYS[1] .. ':g:' .. ARGV[1]
+local stream, consumer = g .. ':stream', ARGV[2]
+local held = held_between(stream, consumer, ARGV[3], ARGV[4])
+local answers, acked, copies, ended = {}, {}, {}, {}
+for i = 5, #ARGV, 4 do
+  local id, count, outcome = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  if held[id] and held[id][4] == count then
+    held[id] = nil
+    ended[#ended + 1] = id
+    if outcome == 'ack' then
+      acked[#acked + 1] = id
+      copies[#copies + 1] = ARGV[i + 3]
+    else
+      redis.call('XCLAIM', stream, 'idemq', '-', 0, id, 'RETRYCOUNT', count - 1, 'JUSTID')
+    end
+    answers[#answers + 1] = 1
+  else
+    answers[#answers + 1] = 0
+  end
+end
+if #acked > 0 then
+  redis.call('XACK', stream, 'idemq', unpack(acked))
+  redis.call('XDEL', stream, unpack(acked))
+  redis.call('HDEL', g .. ':copies', unpack(copies))
+end
+if #ended > 0 then redis.call('HDEL', g .. ':held', unpack(ended)) end
+return answers
+`,
+  { whenFull: true },
+)
+
+/** ARGV: group, consumer, lowest and highest id, then id and delivery count of each delivery. Answers 1 where it is held, else 0. */
+export const extendScript: Script = script(
+  `${now}${stillHeld}
+local g = KEYS[1] .. ':g:' .. ARGV[1]
+local stream, consumer, now = g .. ':stream', ARGV[2], now_ms(math.floor)
+local held = held_between(stream, consumer, ARGV[3], ARGV[4])
+local answers, ids = {}, {}
+for i = 5, #ARGV, 2 do
+  local row = held[ARGV[i]]
+  if row and row[4] ~= tonumber(ARGV[i + 1]) then row = nil end
+  answers[#answers + 1] = row and 1 or 0
+  if row then
+    ids[#ids + 1] = row[1]
+    -- For the age of what is in flight only: no reason to fail.
+    redis.pcall('HSETNX', g .. ':held', row[1], string.format('%.0f', now - row[3]))
+  end
+end
+if #ids > 0 then
+  ids[#ids + 1] = 'JUSTID'
+  redis.call('XCLAIM', stream, 'idemq', consumer, 0, unpack(ids))
+end
+return answers
+`,
+  { whenFull: true },
+)
+
+/** A receiver ends: what is pending for it goes back, counted, and its name goes. ARGV: group, consumer. */
+export const leaveScript: Script = script(
+  `
+local g = KEYS[1] .. ':g:' .. ARGV[1]
+local stream, consumer = g .. ':stream', ARGV[2]
+while true do
+  local rows = redis.pcall('XPENDING', stream, 'idemq', '-', '+', 1000, consumer)
+  if rows.err then return 0 end
+  if #rows == 0 then break end
+  local ids = {}
+  for i, row in ipairs(rows) do ids[i] = row[1] end
+  redis.call('HDEL', g .. ':held', unpack(ids))
+  ids[#ids + 1] = 'JUSTID'
+  redis.call('XCLAIM', stream, 'idemq', '-', 0, unpack(ids))
+end
+redis.call('XGROUP', 'DELCONSUMER', stream, 'idemq', consumer)
+return 1
+`,
+  { whenFull: true },
+)
