@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { ServerName } from '../conformance/src/bed/index.ts'
 
 export const root: string = join(import.meta.dirname, '..')
 
@@ -14,6 +15,8 @@ export interface WorkspacePackage {
     readonly private?: boolean
     /** `example`: a URL that opens without reaching any server. */
     readonly idemq?: { readonly schemes: readonly string[]; readonly example: string }
+    /** The real servers that its tests start. */
+    readonly bed?: readonly ServerName[] | 'all'
     readonly exports?: Record<string, Record<string, string>>
   }
 }

@@ -110,7 +110,8 @@ export class Mq {
   ): Promise<Enqueued> {
     const composed = await this.#composer.compose(job, payload, options)
     await this.#declare(job.queue)
-    await this.#send(job.queue, composed, options.signal)
+    const [error] = await this.#send(job.queue, [composed], options.signal)
+    if (error) throw error
     return enqueuedOf(composed)
   }
 
@@ -127,19 +128,45 @@ export class Mq {
   ): Promise<EnqueueResult[]> {
     refuseSharedJobId(job, options)
     await this.#declare(job.queue)
-    return Promise.all(
-      payloads.map(async (payload, index): Promise<EnqueueResult> => {
-        try {
-          const itemOptions = typeof options === 'function' ? options(payload, index) : options
-          const maybeComposed = this.#composer.compose(job, payload, itemOptions)
-          const composed = maybeComposed instanceof Promise ? await maybeComposed : maybeComposed
-          await this.#send(job.queue, composed, itemOptions.signal)
-          return { status: 'stored', ...enqueuedOf(composed) }
-        } catch (error) {
-          return { status: 'failed', error: asIdemqError(error, 'INVALID_PAYLOAD', job.name) }
-        }
+    const results = new Array<EnqueueResult>(payloads.length)
+    const fail = (index: number, error: unknown): void => {
+      results[index] = { status: 'failed', error: asIdemqError(error, 'INVALID_PAYLOAD', job.name) }
+    }
+    // Those of one signal, as a rule all, are sent as one.
+    const bySignal = new Map<AbortSignal | undefined, { readonly index: number; readonly composed: Composed }[]>()
+    const add = (index: number, composed: Composed, signal: AbortSignal | undefined): void => {
+      const group = bySignal.get(signal)
+      if (group) group.push({ index, composed })
+      else bySignal.set(signal, [{ index, composed }])
+    }
+    const validating: Promise<void>[] = []
+    for (const [index, payload] of payloads.entries()) {
+      try {
+        const itemOptions = typeof options === 'function' ? options(payload, index) : options
+        const composed = this.#composer.compose(job, payload, itemOptions)
+        if (composed instanceof Promise) {
+          const added = composed.then((late) => add(index, late, itemOptions.signal))
+          validating.push(added.catch((error) => fail(index, error)))
+        } else add(index, composed, itemOptions.signal)
+      } catch (error) {
+        fail(index, error)
+      }
+    }
+    await Promise.all(validating)
+    await Promise.all(
+      Array.from(bySignal, async ([signal, group]) => {
+        const errors = await this.#send(
+          job.queue,
+          group.map(({ composed }) => composed),
+          signal,
+        )
+        group.forEach(({ index, composed }, i) => {
+          if (errors[i]) fail(index, errors[i])
+          else results[index] = { status: 'stored', ...enqueuedOf(composed) }
+        })
       }),
     )
+    return results
   }
 
   /** @throws IdemqError INVALID_OPTION */
@@ -242,35 +269,46 @@ export class Mq {
     throwFirst([...stopped, ...closed])
   }
 
-  #send(queue: string, composed: Composed, signal: AbortSignal | undefined): Promise<void> {
-    this.#assertOpen()
+  /** What each was refused with, undefined where it is stored. */
+  async #send(
+    queue: string,
+    jobs: readonly Composed[],
+    signal: AbortSignal | undefined,
+  ): Promise<readonly (IdemqError | undefined)[]> {
+    const refusal = this.#refusal(jobs[0]!.envelope.name, signal)
+    if (refusal) return jobs.map(() => refusal)
+    const { clock, sendTimeoutMs } = this.#options
+    const { maxDelayMs = Number.POSITIVE_INFINITY } = this.driver.capabilities
+    const messages = jobs.map(({ envelope, body, delayMs }) =>
+      outgoingOf(envelope, body, Math.min(delayMs, maxDelayMs)),
+    )
+    reach('enqueue.before_send', () => messages.map(({ jobId }) => jobId))
+    const sending = this.#sender.sendMany({ name: queue }, messages, clock.monotonicMs() + sendTimeoutMs, signal)
+    this.#sending.add(sending)
+    const errors = await sending
+    this.#sending.delete(sending)
+    const stored = jobs.filter((_, i) => !errors[i])
+    if (stored.length === 0) return errors
+    reach('enqueue.after_send', () => stored.map(({ envelope }) => envelope.job_id))
+    if (this.#events.wants('enqueued')) {
+      for (const { envelope, delayMs } of stored) {
+        this.#events.emit('enqueued', { ...jobRef(envelope, queue, 'default'), delayMs })
+      }
+    }
+    return errors
+  }
+
+  /** Why nothing may be sent now. */
+  #refusal(name: string, signal: AbortSignal | undefined): IdemqError | undefined {
+    if (this.#closed) return this.#closedError()
     if (transactionContext.getStore()) {
-      throw new IdemqError(
+      return new IdemqError(
         'UNSUPPORTED',
-        `${composed.envelope.name}: enqueue inside handleInTransaction would send it even if that rolls back: ` +
+        `${name}: enqueue inside handleInTransaction would send it even if that rolls back: ` +
           'use mq.outbox().enqueue(tx, …)',
       )
     }
-    if (signal?.aborted) throw new IdemqError('ABORTED', `${composed.envelope.name}: aborted before it was sent`)
-    const { clock, sendTimeoutMs } = this.#options
-    const { envelope, body, delayMs } = composed
-    const { maxDelayMs = Number.POSITIVE_INFINITY } = this.driver.capabilities
-    const message = outgoingOf(envelope, body, Math.min(delayMs, maxDelayMs))
-    reach('enqueue.before_send', () => [envelope.job_id])
-    const sent = this.#sender
-      .send({ name: queue }, message, clock.monotonicMs() + sendTimeoutMs, signal)
-      .then(() => this.#sent(queue, composed))
-    this.#sending.add(sent)
-    const forget = (): boolean => this.#sending.delete(sent)
-    sent.then(forget, forget)
-    return sent
-  }
-
-  #sent(queue: string, { envelope, delayMs }: Composed): void {
-    reach('enqueue.after_send', () => [envelope.job_id])
-    if (this.#events.wants('enqueued')) {
-      this.#events.emit('enqueued', { ...jobRef(envelope, queue, 'default'), delayMs })
-    }
+    return signal?.aborted ? new IdemqError('ABORTED', `${name}: aborted before it was sent`) : undefined
   }
 
   /** Declares a queue once; a failure is tried again by the next call. */
@@ -309,8 +347,11 @@ export class Mq {
 
   /** 'work': workers and relays, refused from the first moment of closing. */
   #assertOpen(what: 'work' | 'calls' = 'calls'): void {
-    if (this.#closed || (what === 'work' && this.#closing))
-      throw new IdemqError('CLOSED', `the connection to ${this.driver.name} is closed`)
+    if (this.#closed || (what === 'work' && this.#closing)) throw this.#closedError()
+  }
+
+  #closedError(): IdemqError {
+    return new IdemqError('CLOSED', `the connection to ${this.driver.name} is closed`)
   }
 }
 

@@ -73,6 +73,7 @@ export {
   circuitBreaker,
 } from './policy/circuit.ts'
 export { classifyFailure, type FailureClass } from './policy/classify.ts'
+export { packageOfScheme } from './registry.ts'
 export type { QueueStatus } from './status.ts'
 export type {
   ClaimAnswer,

@@ -5,7 +5,7 @@ import type { Events } from './events.ts'
 import { outgoingOf } from './internal/codec.ts'
 import type { Composed, Composer, EnqueueOptions } from './internal/composer.ts'
 import { reach } from './internal/crash-points.ts'
-import { callTimeoutMs, ioPauseMs, throwFirst, timed } from './internal/persist.ts'
+import { callTimeoutMs, ioPauseMs, timed } from './internal/persist.ts'
 import type { Sender } from './internal/sender.ts'
 import type { AnyJob, Job } from './job.ts'
 import type { OutboxClaim, OutboxRow, OutboxStats, OutboxStore } from './store.ts'
@@ -151,21 +151,31 @@ export class Relay {
   async #relay(claims: readonly OutboxClaim[]): Promise<void> {
     const { clock, sender, maxDelayMs, declareQueue } = this.#host
     const deadlineMs = clock.monotonicMs() + this.#options.leaseMs
-    const results = await Promise.allSettled(
-      claims.map(async ({ row }) => {
-        // A queue that cannot be had keeps its own rows, not those of the others.
-        await declareQueue(row.queue)
-        const { copyId, jobId, body, partitionKey, ordered, notBeforeMs } = row
-        const delayMs = Math.min(maxDelayMs, Math.max(0, (notBeforeMs ?? 0) - clock.now()))
-        const target = { name: row.queue }
-        const message = { copyId, jobId, body, partitionKey, ordered, delayMs }
-        await sender.send(target, message, deadlineMs, this.#stop.signal)
-      }),
+    const errors = new Map<OutboxClaim, unknown>()
+    await Promise.all(
+      Array.from(
+        Map.groupBy(claims, ({ row }) => row.queue),
+        async ([queue, rows]) => {
+          try {
+            await declareQueue(queue)
+            const messages = rows.map(({ row }) => {
+              const { copyId, jobId, body, partitionKey, ordered, notBeforeMs } = row
+              const delayMs = Math.min(maxDelayMs, Math.max(0, (notBeforeMs ?? 0) - clock.now()))
+              return { copyId, jobId, body, partitionKey, ordered, delayMs }
+            })
+            const refused = await sender.sendMany({ name: queue }, messages, deadlineMs, this.#stop.signal)
+            for (const [i, error] of refused.entries()) if (error) errors.set(rows[i]!, error)
+          } catch (error) {
+            // A queue that cannot be had keeps its own rows, not those of the others.
+            for (const row of rows) errors.set(row, error)
+          }
+        },
+      ),
     )
-    const sent = claims.filter((_, i) => results[i]?.status === 'fulfilled')
+    const sent = claims.filter((claim) => !errors.has(claim))
     reach('relay.after_send', () => sent.map(({ row }) => row.jobId))
     // Not with the stop signal: what was sent and not marked is sent again.
     if (sent.length > 0) await timed(clock, callTimeoutMs, undefined, (signal) => this.#store.markSent(sent, signal))
-    throwFirst(results)
+    for (const error of errors.values()) throw error
   }
 }

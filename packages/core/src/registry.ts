@@ -3,5 +3,11 @@
 /** The adapter package of each URL scheme. */
 export const packageOfScheme: Readonly<Record<string, string>> = {
   memory: '@idemq/memory',
+  postgres: '@idemq/postgres',
+  postgresql: '@idemq/postgres',
+  redis: '@idemq/redis',
+  rediss: '@idemq/redis',
+  valkey: '@idemq/redis',
+  valkeys: '@idemq/redis',
   sqlite: '@idemq/sqlite',
 }

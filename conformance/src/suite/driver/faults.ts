@@ -1,6 +1,6 @@
 /** Faults the harness can cause: restarts, kills and cut connections of the broker. */
 import assert from 'node:assert/strict'
-import { type Delivery, IdemqError } from '@idemq/core'
+import { type Delivery, type Driver, IdemqError, type QueueRef } from '@idemq/core'
 import type { CaseGroup } from '../case.ts'
 import { nowMs, pass, until } from '../wait.ts'
 import { type DriverBench, message, messages, sortedTexts, text } from './bench.ts'
@@ -19,6 +19,18 @@ async function persist<T>(t: DriverBench, what: string, call: () => Promise<T>):
   }
   const outcome = await until(`${what} to succeed again`, t.scale.eventuallyMs * 3, attempt, (seen) => 'value' in seen)
   return (outcome as { value: T }).value
+}
+
+/** Sends one message as core would: the same again while its fate is unknown or failed for now, until it is stored. */
+async function persistSend(t: DriverBench, driver: Driver, queue: QueueRef, body: string): Promise<void> {
+  const copy = message({ body })
+  await persist(t, 'send', async () => {
+    const answers = await driver.send(queue, [copy], t.signal)
+    assert.equal(answers.length, 1)
+    const [answer] = answers
+    if (answer?.status === 'failed') throw answer.error
+    if (answer?.status === 'unknown') throw new IdemqError('BROKER_UNAVAILABLE', 'its fate is unknown')
+  })
 }
 
 async function survives(t: DriverBench, outage: () => Promise<void>): Promise<void> {
@@ -46,8 +58,7 @@ async function reconnects(t: DriverBench, outage: () => Promise<void>): Promise<
   const { driver, queue } = await t.start()
   const receiver = await t.open(driver, queue)
   await outage()
-  const answers = await persist(t, 'send', () => driver.send(queue, [message({ body: 'after' })], t.signal))
-  assert.equal(answers.length, 1)
+  await persistSend(t, driver, queue, 'after')
   const got = await persist(t, 'receive', async () => {
     const deliveries = await receiver.receive(1, 100, t.signal)
     if (deliveries.length === 0) throw new IdemqError('BROKER_BUSY', 'nothing yet')
@@ -118,7 +129,7 @@ export const faultCases: CaseGroup<DriverHarness, DriverBench> = {
         const queue = await t.declared(adapter.driver)
         const receiver = await t.open(adapter.driver, queue)
         await t.harness.sever?.(adapter)
-        await persist(t, 'send', () => adapter.driver.send(queue, [message({ body: 'again' })], t.signal))
+        await persistSend(t, adapter.driver, queue, 'again')
         const got = await persist(t, 'receive', async () => {
           const deliveries = await receiver.receive(1, 100, t.signal)
           if (deliveries.length === 0) throw new IdemqError('BROKER_BUSY', 'nothing yet')

@@ -85,3 +85,31 @@ it('never loses a wake-up: every item of random interleavings is answered, once,
   expect(flushed).toEqual(Array.from({ length: 4_000 }, (_, item) => item))
   expect(said.filter((answer) => answer === 'failed').length).toBeGreaterThan(10)
 })
+
+it('takes many at once: results fill flush by flush, beside single items, and done is the last of them', async () => {
+  const flushes: number[][] = []
+  const batcher = new Batcher<number, number>(2, async (items) => {
+    flushes.push(items)
+    return items.map((item) => item * 2)
+  })
+  const many = batcher.addAll([1, 2, 3])
+  const single = batcher.add(4)
+  await many.done
+  expect(many.results).toEqual([2, 4, 6])
+  expect(await single).toBe(8)
+  expect(flushes).toEqual([
+    [1, 2],
+    [3, 4],
+  ])
+  await batcher.addAll([]).done
+})
+
+it('keeps what was answered before a flush failed', async () => {
+  const batcher = new Batcher<number, number>(1, async ([item]) => {
+    if (item === 2) throw new Error('no')
+    return [item!]
+  })
+  const many = batcher.addAll([1, 2])
+  await expect(many.done).rejects.toThrow('no')
+  expect(many.results).toEqual([1, undefined])
+})

@@ -16,10 +16,35 @@ export class Batcher<Item, Result> {
   add(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ item, resolve, reject })
-      if (this.#flushing) return
-      this.#flushing = true
-      queueMicrotask(() => this.#run())
+      this.#wake()
     })
+  }
+
+  /**
+   * Many at once, for one promise. `results` fills as their flushes end and is complete when `done` resolves, which
+   * rejects with the first flush that did.
+   */
+  addAll(items: readonly Item[]): { readonly results: readonly (Result | undefined)[]; readonly done: Promise<void> } {
+    const results = new Array<Result | undefined>(items.length)
+    const done = new Promise<void>((resolve, reject) => {
+      let left = items.length
+      if (left === 0) resolve()
+      for (let i = 0; i < items.length; i++) {
+        const resolveOne = (result: Result): void => {
+          results[i] = result
+          if (--left === 0) resolve()
+        }
+        this.#waiting.push({ item: items[i]!, resolve: resolveOne, reject })
+      }
+    })
+    this.#wake()
+    return { results, done }
+  }
+
+  #wake(): void {
+    if (this.#flushing) return
+    this.#flushing = true
+    queueMicrotask(() => this.#run())
   }
 
   async #run(): Promise<void> {

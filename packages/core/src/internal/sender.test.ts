@@ -142,3 +142,37 @@ it('a failure of one message in a batch is its own', async () => {
   const results = await Promise.allSettled(['a', 'bad', 'b'].map((id) => sender.send(queue, message(id), 1_000)))
   expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled'])
 })
+
+describe('sendMany', () => {
+  it('answers each, and repeats only those that are not stored', async () => {
+    const { clock, calls } = newSender()
+    const [stored, busy, large] = [message('a.0.1.0'), message('b.0.1.0'), message('c.0.1.0')]
+    let sends = 0
+    const driver = altered<Driver>(memory({ clock }).driver, {
+      send: async (_target: unknown, batch: readonly Outgoing[]) => {
+        calls.push([...batch])
+        const isFirst = sends++ === 0
+        return batch.map((each): Sent => {
+          if (each === large) return failed('BODY_TOO_LARGE')
+          return isFirst && each === busy ? failed('BROKER_BUSY') : { status: 'stored' }
+        })
+      },
+    })
+    const sending = new Sender(driver, clock).sendMany(queue, [stored, busy, large], 10_000)
+    const errors = await during(clock, sending)
+    expect(errors.map((error) => error?.code)).toEqual([undefined, undefined, 'BODY_TOO_LARGE'])
+    expect(calls).toEqual([[stored, busy, large], [busy]])
+  })
+
+  it('knows those that are stored when time is up for the others', async () => {
+    const { clock } = newSender()
+    const { driver } = memory({ clock })
+    const half = altered<Driver>(driver, {
+      capabilities: { ...driver.capabilities, maxBatch: 1 },
+      send: (_target: unknown, [each]: readonly Outgoing[]): Promise<Sent[]> =>
+        each?.copyId === 'a.0.1.0' ? Promise.resolve([{ status: 'stored' }]) : new Promise(() => {}),
+    })
+    const sending = new Sender(half, clock).sendMany(queue, [message('a.0.1.0'), message('b.0.1.0')], 1_000)
+    expect((await during(clock, sending)).map((error) => error?.code)).toEqual([undefined, 'SEND_UNKNOWN'])
+  })
+})
