@@ -1,5 +1,6 @@
 /** Where the examples run. Nothing else in them names a broker or a database. */
 import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
 import {
   connect,
   type InboxStore,
@@ -13,7 +14,7 @@ import {
 
 export interface Connection {
   readonly mq: Mq
-  /** Of `IDEMQ_STORE_URL`, else the broker's own. */
+  /** Of the store, where there is one, else the broker's own. */
   readonly inbox: InboxStore<SqlTransaction>
   /** In the same database as the inbox. @throws IdemqError UNSUPPORTED where there is none */
   outbox(): Outbox<SqlTransaction>
@@ -24,17 +25,22 @@ export interface Connection {
 }
 
 /**
- * Connects to the broker of `IDEMQ_URL`, by default a file in `.data`. Where a broker has no inbox of its own, or none
- * with transactions, `IDEMQ_STORE_URL` names the database for inbox and outbox.
- * @throws Error if there is no inbox at all; IdemqError as `connect` and `openStores` do
+ * Connects to the broker of `IDEMQ_URL`, by default a file. Where its inbox has no transactions, and the shop's tables
+ * need them, inbox and outbox are in the database of `IDEMQ_STORE_URL`, by default another file. Files are in the
+ * directory `IDEMQ_DATA`, by default `.data`.
+ * @throws IdemqError as `connect` and `openStores` do
  */
 export async function openConnection(env: NodeJS.ProcessEnv = process.env): Promise<Connection> {
-  const { IDEMQ_URL: brokerUrl, IDEMQ_STORE_URL: storeUrl } = env
-  if (!brokerUrl) mkdirSync('.data', { recursive: true })
-  const mq = await connect(brokerUrl || 'sqlite:./.data/examples.db')
+  const { IDEMQ_URL: brokerUrl, IDEMQ_STORE_URL: givenStoreUrl, IDEMQ_DATA: directory = '.data' } = env
+  const fileUrl = (name: string): string => {
+    mkdirSync(directory, { recursive: true })
+    return `sqlite:${join(directory, name)}`
+  }
+  const mq = await connect(brokerUrl || fileUrl('examples.db'))
+  const storeUrl = givenStoreUrl || (mq.inbox?.capabilities.transactions ? undefined : fileUrl('store.db'))
   const stores = storeUrl ? await openStores(storeUrl) : undefined
   const inbox = stores ? stores.inbox : mq.inbox
-  if (!inbox) throw new Error('this broker has no inbox of its own: set IDEMQ_STORE_URL to a database')
+  if (!inbox) throw new Error(`IDEMQ_STORE_URL names a ${storeUrl?.split(':')[0]}, which has no inbox`)
   return {
     mq,
     inbox: inbox as InboxStore<SqlTransaction>,

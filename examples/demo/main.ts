@@ -87,15 +87,14 @@ async function play(): Promise<string | undefined> {
   return `${broken.length} broken promises; ${sums}`
 }
 
-function introduce({ run, refused, crew }: Stage): void {
+function introduce({ run, refused, crew, mq, inbox }: Stage): void {
   const reasons = [...Map.groupBy(refused, ({ reason }) => reason)].map(([reason, of]) => `${of.length} × ${reason}`)
   const pids = crew.ready().map(({ pid }) => pid)
   screen.say(`A shop's order file: ${count(run.orders.length + refused.length)} lines.`)
   screen.say(`  ${refused.length} lines are refused before anything is sent: ${reasons.join(', ')}`)
   screen.say(`  ${count(run.orders.length)} clicks become two jobs each: charge the card, reserve the stock`)
-  screen.say(
-    `Three workers (pids ${pids.join(', ')}) on ${process.env.IDEMQ_URL?.split(':')[0]}; each will be killed with`,
-  )
+  const where = mq.driver.name === inbox.name ? mq.driver.name : `${mq.driver.name}, inbox on ${inbox.name}`
+  screen.say(`Three workers (pids ${pids.join(', ')}) on ${where}; each will be killed with`)
   screen.say(
     'SIGKILL again and again, in the middle of its work. The payment provider is a process of its own: slow at',
   )

@@ -45,7 +45,7 @@ export async function setStage(options: StageOptions): Promise<Stage> {
   const { screen, directory, seed } = options
   // On a broker of your own, other runs have left their keys: this one's orders and SKUs get names of their own.
   const prefix = process.env.IDEMQ_URL ? `${randomUUID().slice(0, 8)}-` : ''
-  process.env.IDEMQ_URL ||= `sqlite:${join(directory, 'jobs.db')}`
+  process.env.IDEMQ_DATA = directory
 
   const orders: Order[] = []
   const refused: Extract<OrderLine, { status: 'refused' }>[] = []

@@ -146,7 +146,7 @@ it('another process that relays hears of rows that a handler committed', async (
   const row = { queue: 'q', copyId: 'c', jobId: 'j', partitionKey: 'k', ordered: false, body: Buffer.from('x') }
   await one.inbox.transact!(
     (tx) => one.outbox.insert(tx, [row]),
-    () => ({ ...request, token: claim.token, state: 'completed', floor: 1, free: false }),
+    () => ({ ...request, token: claim.token, state: 'completed', floor: 1, free: false, holdMs: 0 }),
     1_000,
     signal,
   )

@@ -108,6 +108,7 @@ export class Database implements Connections {
           return await orAborted(
             work((sql, params) => client.query(sql, params)),
             patience,
+            what,
           )
         } catch (thrown) {
           // Given up: the server may go on with it.
@@ -143,7 +144,7 @@ export class Database implements Connections {
     if (!this.#session) throw new IdemqError('CLOSED', `postgres: the connection to ${this.options.where} is closed`)
     const connecting = this.#session.pool.connect()
     try {
-      const client = await orAborted(connecting, signal)
+      const client = await orAborted(connecting, signal, 'connect')
       // A connection that breaks while nothing runs on it says so by an event; the next statement will say it too.
       client.on?.('error', ignore)
       return client
@@ -257,12 +258,12 @@ export interface Connections {
 export type Query = (sql: string, params?: unknown[]) => Promise<PgResult>
 
 /** A snapshot of its own for each statement: what a lock was waited for is seen by the next one. */
-export const beginSql = 'BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE'
+export const beginSql = 'BEGIN ISOLATION LEVEL READ COMMITTED'
 
-function aborted(what: string, { reason }: AbortSignal): IdemqError {
+/** The reason of an abort, if it is one of ours. */
+export function aborted(what: string, { reason }: AbortSignal): IdemqError {
   if (reason instanceof IdemqError) return reason
-  const code = (reason as { name?: unknown } | undefined)?.name === 'TimeoutError' ? 'TIMEOUT' : 'ABORTED'
-  return new IdemqError(code, `postgres: the caller gave up waiting to ${what}`)
+  return new IdemqError('ABORTED', `postgres: the caller gave up waiting to ${what}`, reason)
 }
 
 const answersLost = new WeakSet<object>()
@@ -272,11 +273,11 @@ export function isAnswerLost(error: unknown): boolean {
   return typeof error === 'object' && error !== null && answersLost.has(error)
 }
 
-/** `promise`, or a rejection with the reason of `signal`, whichever is first. */
-export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** `promise`, or a rejection because `signal` aborted, whichever is first. */
+export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal, what: string): Promise<T> {
   let stop = (): void => {}
   const abort = new Promise<never>((_, reject) => {
-    stop = () => reject(signal.reason)
+    stop = () => reject(aborted(what, signal))
     signal.addEventListener('abort', stop)
     if (signal.aborted) stop()
   })

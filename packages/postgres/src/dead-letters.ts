@@ -3,6 +3,7 @@ import type { DeadLetterRecord, Outgoing } from '@idemq/core'
 import { packBodies } from './bodies.ts'
 import type { Database, Use } from './database.ts'
 
+const never = new AbortController().signal
 const pageRows = 200
 const pageBytes = 8 * 1024 * 1024
 
@@ -50,7 +51,7 @@ export async function* scanLetters(use: Use, queue: number, signal: AbortSignal)
   }
 }
 
-export async function removeLetter(use: Use, id: string, signal: AbortSignal): Promise<void> {
+export async function removeLetter(use: Use, id: string): Promise<void> {
   const database = use.database()
-  await database.run('remove a dead letter', `DELETE FROM ${database.schema}.dead WHERE id = $1::bigint`, [id], signal)
+  await database.run('remove a dead letter', `DELETE FROM ${database.schema}.dead WHERE id = $1::bigint`, [id], never)
 }

@@ -41,6 +41,7 @@ export function postgresDriver(on: Database, wakeups: Wakeups, maxBodyBytes: num
     canExtend: true,
     counts: 'every-delivery',
     freeRelease: true,
+    dedupesSends: true,
     fencedSettle: true,
     ordering: 'first-attempts',
     groups: false,
@@ -49,20 +50,23 @@ export function postgresDriver(on: Database, wakeups: Wakeups, maxBodyBytes: num
     stats: ['ready', 'delayed', 'inFlight', 'dead', 'oldestReadyAgeMs', 'oldestInFlightAgeMs', 'nextDueInMs'],
   }
 
-  /** @throws IdemqError QUEUE_MISSING */
-  async function queueOf({ name }: { readonly name: string }, signal: AbortSignal): Promise<Queue> {
+  async function findQueue(name: string, signal: AbortSignal): Promise<Queue | undefined> {
     const database = use.database()
-    const known = queues.get(name)
-    if (known) return known
     const sql = `SELECT id FROM ${database.schema}.queue WHERE name = $1`
     const [row] = await database.run('look up a queue', sql, [name], signal)
-    if (!row) {
-      const text = `postgres: no queue '${name}' in schema "${schema}", ${where}: declare it with { declare: 'create' }`
-      throw new IdemqError('QUEUE_MISSING', text)
-    }
+    if (!row) return undefined
     const queue = { name, id: Number(row.id), topic: `queue ${name}` }
     queues.set(name, queue)
     return queue
+  }
+
+  /** @throws IdemqError QUEUE_MISSING */
+  async function queueOf({ name }: { readonly name: string }, signal: AbortSignal): Promise<Queue> {
+    use.database()
+    const queue = queues.get(name) ?? (await findQueue(name, signal))
+    if (queue) return queue
+    const text = `postgres: no queue '${name}' in schema "${schema}", ${where}: declare it with { declare: 'create' }`
+    throw new IdemqError('QUEUE_MISSING', text)
   }
 
   /** Stores what fits, in as few statements as it takes; what is too large fails alone. */
@@ -93,9 +97,10 @@ export function postgresDriver(on: Database, wakeups: Wakeups, maxBodyBytes: num
     async declare({ name }, mode, signal) {
       const database = use.database()
       await database.prepare(mode, signal)
+      // Writes only where it must: a producer or worker may start while the server takes no writes.
+      if (await findQueue(name, signal)) return
       if (mode === 'create') {
-        const sql = `INSERT INTO ${database.schema}.queue (name)
-          SELECT $1 WHERE NOT EXISTS (SELECT FROM ${database.schema}.queue WHERE name = $1) ON CONFLICT DO NOTHING`
+        const sql = `INSERT INTO ${database.schema}.queue (name) VALUES ($1) ON CONFLICT DO NOTHING`
         await database.run(`declare queue '${name}'`, sql, [name], signal)
       }
       await queueOf({ name }, signal)
@@ -132,13 +137,19 @@ export function postgresDriver(on: Database, wakeups: Wakeups, maxBodyBytes: num
 
     async scanDead(target: QueueRef, visit, signal) {
       const { id } = await queueOf(target, signal)
-      for await (const letter of scanLetters(use, id, signal)) {
-        if (signal.aborted) return { complete: false }
-        const wish = await visit(letter)
+      const letters = scanLetters(use, id, signal)
+      for (;;) {
+        const next = await letters.next().catch((error: unknown) => {
+          if (signal.aborted) return undefined
+          throw error
+        })
+        if (next?.done) return { complete: true }
+        if (!next || signal.aborted) return { complete: false }
+        const wish = await visit(next.value)
         if (wish === 'stop') return { complete: false }
-        if (wish === 'remove') await removeLetter(use, letter.id, signal)
+        // Also where the signal aborted meanwhile: the visitor has made up its mind.
+        if (wish === 'remove') await removeLetter(use, next.value.id)
       }
-      return { complete: true }
     },
 
     async close() {

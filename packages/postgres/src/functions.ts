@@ -149,7 +149,7 @@ function claimInbox(s: string): string {
 -- Claims keys, distinct within a batch: one answer each, in order.
 CREATE FUNCTION ${s}.claim_1(scopes text[], keys text[], fingerprints text[], job_ids text[], replays int[],
   attempts int[], lease_ms float8, retention_ms float8)
-RETURNS TABLE (answer text, token bigint, attempt int, steps jsonb, result text, retry_ms float8)
+RETURNS TABLE (answer text, token bigint, attempt int, crashed boolean, steps jsonb, result text, retry_ms float8)
 ${planned} ${byIndex} AS $claim$
 #variable_conflict use_column
 BEGIN
@@ -167,19 +167,20 @@ BEGIN
       state = 'claimed', token = excluded.token, lease_until = ${inMs('lease_ms')},
       expires_at = ${inMs('retention_ms')}, replay = excluded.replay, job_id = excluded.job_id,
       fingerprint = excluded.fingerprint, result = NULL,
+      crashed = r.expires_at > clock_timestamp() AND r.state = 'claimed',
       used = CASE WHEN r.expires_at <= clock_timestamp() OR r.state = 'failed'
           OR r.job_id = excluded.job_id AND excluded.replay > r.replay
         THEN excluded.used ELSE greatest(excluded.used, r.used + 1) END,
       floor = CASE WHEN r.expires_at > clock_timestamp() AND (r.job_id, r.replay) = (excluded.job_id, excluded.replay)
         THEN greatest(r.floor, excluded.floor) ELSE excluded.floor END,
       steps = CASE WHEN r.expires_at > clock_timestamp() AND r.fingerprint = excluded.fingerprint THEN r.steps END
-    WHERE r.lease_until <= clock_timestamp() AND (
+    WHERE (r.lease_until <= clock_timestamp() OR r.state = 'released' AND r.job_id = excluded.job_id) AND (
       r.expires_at <= clock_timestamp()
       OR r.state IN ('claimed', 'released') AND r.fingerprint = excluded.fingerprint
         AND (r.job_id <> excluded.job_id OR (excluded.replay, excluded.floor) >= (r.replay, r.floor))
       OR r.state = 'failed' AND (r.job_id <> excluded.job_id OR excluded.replay > r.replay))
-    RETURNING r.scope, r.key, r.token, r.used, r.steps),
-  told AS (SELECT asked.*, won.token, won.used, won.steps FROM asked LEFT JOIN won USING (scope, key))
+    RETURNING r.scope, r.key, r.token, r.used, r.crashed, r.steps),
+  told AS (SELECT asked.*, won.token, won.used, won.crashed, won.steps FROM asked LEFT JOIN won USING (scope, key))
   SELECT CASE
       WHEN told.token IS NOT NULL THEN 'claimed'
       WHEN c.expires_at <= clock_timestamp() THEN 'busy'
@@ -188,7 +189,7 @@ BEGIN
         OR c.state = 'failed' AND told.replay <= c.replay) THEN 'stale'
       WHEN c.fingerprint <> told.fingerprint AND c.state <> 'failed' THEN 'mismatch'
       ELSE 'busy' END,
-    told.token, told.used, told.steps, c.result,
+    told.token, told.used, told.crashed, told.steps, c.result,
     greatest(50, extract(epoch FROM c.lease_until - clock_timestamp()) * 1000)::float8
   -- OFFSET 0 keeps the look-up one of each key.
   FROM told LEFT JOIN LATERAL (
@@ -245,12 +246,13 @@ ${change(
 -- its COMMIT.
 ${change(
   'end_1',
-  'states text[], floors int[], results text[], frees int[], retention_ms float8',
-  `SELECT * FROM unnest(scopes, keys, tokens, states, floors, results, frees)
-    AS g (scope, key, token, state, floor, result, free)`,
+  'states text[], floors int[], results text[], frees int[], holds_ms float8[], retention_ms float8',
+  `SELECT * FROM unnest(scopes, keys, tokens, states, floors, results, frees, holds_ms)
+    AS g (scope, key, token, state, floor, result, free, hold_ms)`,
   `state = held.state, result = held.result, floor = greatest(r.floor, held.floor), used = r.used - held.free,
     steps = CASE WHEN held.state <> 'completed' THEN r.steps END,
-    lease_until = clock_timestamp(), expires_at = ${inMs('retention_ms')}`,
+    lease_until = CASE WHEN held.state = 'released' THEN ${inMs('held.hold_ms')} ELSE '-infinity' END,
+    expires_at = ${inMs('retention_ms')}`,
   `
   PERFORM set_config('idle_in_transaction_session_timeout', '5000', true);`,
 )}`

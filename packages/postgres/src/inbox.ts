@@ -15,11 +15,11 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
   const transactions = new Transactions(on, wakeups)
   const claims = 'scope, key, token::text'
   const sql = {
-    claim: `SELECT answer, token::text, attempt, steps::text, result, retry_ms
+    claim: `SELECT answer, token::text, attempt, crashed, steps::text, result, retry_ms
       FROM ${schema}.claim_1($1, $2, $3, $4, $5, $6, $7, $8)`,
     renew: `SELECT ${claims} FROM ${schema}.renew_1($1, $2, $3, $4)`,
     record: `SELECT ${claims} FROM ${schema}.record_1($1, $2, $3, $4, $5)`,
-    end: `SELECT ${claims} FROM ${schema}.end_1($1, $2, $3, $4, $5, $6, $7, $8)`,
+    end: `SELECT ${claims} FROM ${schema}.end_1($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
     purge: `SELECT purged, next_page FROM ${schema}.purge_1($1, $2)`,
   }
   /** The page of the table {@link InboxStore.purge} goes on from, on its way round. */
@@ -27,7 +27,7 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
 
   return {
     name: 'postgres',
-    capabilities: { durability: 'sync', transactions: true },
+    capabilities: { durability: 'sync', transactions: true, expiresItself: false },
 
     async prepare(mode, signal) {
       await use.database().prepare(mode, signal)
@@ -111,7 +111,12 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
 function claimAnswerOf(row: Row): ClaimAnswer {
   switch (row.answer as ClaimAnswer['status']) {
     case 'claimed': {
-      const claimed = { status: 'claimed', token: row.token as string, attempt: Number(row.attempt) } as const
+      const claimed = {
+        status: 'claimed',
+        token: row.token as string,
+        attempt: Number(row.attempt),
+        crashed: row.crashed === true,
+      } as const
       return row.steps === null
         ? claimed
         : { ...claimed, steps: JSON.parse(row.steps as string) as Record<string, string> }
@@ -136,6 +141,7 @@ function endParams(batch: readonly Parameters<InboxStore['end']>[0][number][], r
     batch.map(({ floor }) => floor),
     batch.map(({ result }) => result ?? null),
     batch.map(({ free }) => (free ? 1 : 0)),
+    batch.map(({ holdMs }) => holdMs),
     retentionMs,
   ]
 }

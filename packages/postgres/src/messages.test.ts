@@ -111,7 +111,7 @@ describe('what is looked at', () => {
       ends = answers.map((answer, i) => {
         if (answer.status !== 'claimed') throw new Error(answer.status)
         const { scope, key } = requests[i]!
-        return { scope, key, token: answer.token, state: 'completed', floor: 1, free: false }
+        return { scope, key, token: answer.token, state: 'completed', floor: 1, free: false, holdMs: 0 }
       })
     })
     expect(claimed.byWalking).toBe(0)

@@ -66,7 +66,7 @@ describe('migrationSql', () => {
         }
         await outbox.insert(tx, [row])
       },
-      () => ({ ...request, token: claim.token, state: 'completed', floor: 1, free: false }),
+      () => ({ ...request, token: claim.token, state: 'completed', floor: 1, free: false, holdMs: 0 }),
       1,
       signal,
     )

@@ -59,11 +59,12 @@ CREATE TABLE ${s}.inbox (
   key text COLLATE "C" NOT NULL,
   state text NOT NULL, -- claimed, completed, failed or released
   token bigint NOT NULL,
-  lease_until timestamptz NOT NULL,
+  lease_until timestamptz NOT NULL, -- of a released key: until when other jobs are told 'busy'
   expires_at timestamptz NOT NULL,
   replay int NOT NULL,
   used int NOT NULL, -- starts of the key in its current series
   floor int NOT NULL, -- lowest attempt of this replay without a durable successor
+  crashed boolean NOT NULL DEFAULT false, -- the start before the last never ended
   job_id text NOT NULL,
   fingerprint text NOT NULL,
   result text, -- JSON

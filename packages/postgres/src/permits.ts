@@ -1,5 +1,5 @@
 /** Bounds how many of something run at once; the others wait in the order they came. */
-import { IdemqError } from '@idemq/core'
+import { aborted } from './database.ts'
 
 export class Permits {
   #held = 0
@@ -26,7 +26,7 @@ export class Permits {
       }
       const leave = (): void => {
         this.#waiting.splice(this.#waiting.indexOf(enter), 1)
-        reject(new IdemqError('ABORTED', 'postgres: the caller gave up waiting for its turn to run a transaction'))
+        reject(aborted('run a transaction', signal))
       }
       this.#waiting.push(enter)
       signal.addEventListener('abort', leave, { once: true })

@@ -80,8 +80,11 @@ function sqlState(thrown: unknown): string | undefined {
   return typeof code === 'string' ? code : undefined
 }
 
+const unreadable: Meaning = { code: 'INVALID_OPTION', advice: 'a file named in the URL cannot be read' }
+
 function meaningOf(thrown: unknown): Meaning | undefined {
   const code = sqlState(thrown)
+  if (code !== undefined && (thrown as NodeJS.ErrnoException).syscall === 'open') return unreadable
   if (code !== undefined) return meanings[code] ?? meanings[code.slice(0, 2)]
   if (thrown instanceof AggregateError) return meaningOf(thrown.errors[0])
   if (!(thrown instanceof Error)) return undefined

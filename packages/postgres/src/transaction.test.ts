@@ -23,7 +23,7 @@ async function scene(options: Parameters<typeof start>[0] = {}): Promise<Scene> 
   if (answer?.status !== 'claimed') throw new Error(`not claimed but ${answer?.status}`)
   const claim = { scope: 's', key: 'k', token: answer.token }
   await admin.query(`CREATE TABLE ${started.schema}.effect (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)`)
-  const end = (): ClaimEnd => ({ ...claim, state: 'completed', floor: 1, free: false })
+  const end = (): ClaimEnd => ({ ...claim, state: 'completed', floor: 1, free: false, holdMs: 0 })
   return {
     ...started,
     claim,
@@ -87,13 +87,14 @@ describe('a COMMIT whose answer is lost', () => {
         const committing = commit()
         const sleeps = "SELECT 1 FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'"
         await expect.poll(async () => (await admin.query(sleeps)).rowCount).toBe(1)
-        // The server goes on: it does not look at a connection on which it has nothing to say.
+        // The server goes on, as one that cannot look whether anybody listens.
         ;(client as unknown as { connection: { stream: Socket } }).connection.stream.destroy()
         return committing
       }),
     })
     await admin.query(`
-      CREATE FUNCTION ${schema}.dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$;
+      CREATE FUNCTION ${schema}.dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM set_config('client_connection_check_interval', '0', true), pg_sleep(1); RETURN NULL; END $$;
       CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON ${schema}.effect DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION ${schema}.dawdle()`)
     expect(await run(insert(schema))).toMatchObject({ status: 'committed' })
@@ -187,14 +188,20 @@ describe('what a handler does', () => {
     const abort = new AbortController()
     const work = run(async (tx) => {
       await insert(schema)(tx)
+      const sleeping = tx.query('SELECT pg_sleep(60)')
+      const sleeps = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+      await expect.poll(async () => (await admin.query(sleeps)).rowCount).toBe(1)
       abort.abort()
-      await tx.query('SELECT pg_sleep(60)')
+      await sleeping
     }, abort.signal)
     await expect(work).rejects.toMatchObject({ code: 'ABORTED' })
     expect(await effects()).toBe(0)
-    expect(await adapter.inbox.end([{ ...claim, state: 'released', floor: 1, free: true }], 1_000, signal)).toEqual([
-      'held',
-    ])
+    // The server ends the statement that nobody waits for, and with it what it locked.
+    const locks = `SELECT 1 FROM pg_locks WHERE relation = '${schema}.effect'::regclass`
+    await expect.poll(async () => (await admin.query(locks)).rowCount, { timeout: 10_000 }).toBe(0)
+    expect(
+      await adapter.inbox.end([{ ...claim, state: 'released', floor: 1, free: true, holdMs: 0 }], 1_000, signal),
+    ).toEqual(['held'])
   })
 
   it('a database whose default is SERIALIZABLE changes nothing: renewals meanwhile do not fail the end', async () => {
@@ -256,7 +263,7 @@ describe('connections', () => {
             expect(await adapter.inbox.record([{ ...ref, step: 'a', result: '1' }], signal)).toEqual(['held'])
             running--
           },
-          () => ({ ...ref, state: 'completed', floor: 1, free: false }),
+          () => ({ ...ref, state: 'completed', floor: 1, free: false, holdMs: 0 }),
           1_000,
           signal,
         )

@@ -1,7 +1,7 @@
 /** Handlers' transactions: the effect and the end of its claim in one commit, whatever becomes of the connection. */
 import { IdemqError, type SqlTransaction } from '@idemq/core'
 import type { PgClient, PgQueryable } from './client.ts'
-import { beginSql, type Database, ignore, orAborted, type Query, statementTimeoutMs } from './database.ts'
+import { aborted, beginSql, type Database, ignore, orAborted, type Query, statementTimeoutMs } from './database.ts'
 import { Permits } from './permits.ts'
 import { databaseError, isConnectionLost, statementError } from './postgres-error.ts'
 import { outboxTopic, type Wakeups } from './wakeups.ts'
@@ -17,6 +17,11 @@ export interface PostgresTransaction extends SqlTransaction {
 /** Connections that transactions leave to everything else: statements, renewals, notifications. */
 const sparedConnections = 4
 
+const what = 'run a transaction'
+const never = new AbortController().signal
+const watchEveryMs = 1_000
+const invalidParameterValue = '22023'
+
 type Outcome<T> = { readonly status: 'committed'; readonly value: T } | { readonly status: 'lost' }
 
 /** Runs handlers' transactions, no more at once than the pool can spare: what they wait for needs connections too. */
@@ -24,6 +29,7 @@ export class Transactions {
   readonly #database: Database
   readonly #wakeups: Wakeups
   readonly #permits = new Permits()
+  #canWatch = true
 
   constructor(database: Database, wakeups: Wakeups) {
     this.#database = database
@@ -48,7 +54,7 @@ export class Transactions {
     const { where } = this.#database.options
     let state: Awaited<ReturnType<typeof readBack>>
     try {
-      state = await readBack(outcome.value, new AbortController().signal)
+      state = await readBack(outcome.value, never)
     } catch (cause) {
       const text = `postgres: a COMMIT was not confirmed, ${where}, and could not be read back yet`
       throw new IdemqError('COMMIT_UNKNOWN', text, cause)
@@ -64,32 +70,32 @@ export class Transactions {
     signal: AbortSignal,
   ): Promise<Outcome<T> | { readonly status: 'unknown'; readonly value: T; readonly error: unknown }> {
     const { options } = this.#database
-    if (signal.aborted) throw abortedError(signal)
     const client = await this.#connect(signal)
-    // Until it is known to be over, the connection is in a transaction: closing it rolls back.
-    let broken = true
-    const own = async <R>(what: string, statement: Promise<R>): Promise<R> => {
+    const query: Query = (sql, params) => client.query(sql, params)
+    /** The answer to one of idemq's own statements, unless `signal` aborts first. */
+    const own = async <R>(doing: string, statement: Promise<R>): Promise<R> => {
       try {
-        return await this.#answered(statement)
+        return await orAborted(this.#answered(statement), signal, what)
       } catch (error) {
-        throw statementError(error, what, options)
+        throw statementError(error, doing, options)
       }
     }
-    const query: Query = (sql, params) => client.query(sql, params)
+    // Until it is known to be over, the connection is in a transaction: closing it rolls back.
+    let over = false
     const rollBack = async (): Promise<void> => {
       await this.#answered(query('ROLLBACK'))
-      broken = false
+      over = true
     }
     try {
-      await own('begin a transaction', query(beginSql))
+      await own('begin a transaction', this.#begin(query))
       const tx = openTransaction(client, this.#database)
       let value: T
       try {
-        value = await orAborted(effect(tx), signal)
+        value = await orAborted(effect(tx), signal, what)
       } catch (error) {
         // After an abort the handler may still be using the connection.
         if (!signal.aborted) await rollBack().catch(ignore)
-        throw signal.aborted && error === signal.reason ? abortedError(signal) : error
+        throw error
       } finally {
         tx.close()
       }
@@ -106,22 +112,42 @@ export class Transactions {
       } catch (error) {
         if (isConnectionLost(error)) return { status: 'unknown', value, error }
         // A deferred constraint, say: the server rolled it back.
-        broken = false
+        over = true
         throw databaseError(error, 'commit a transaction', options)
       }
-      broken = false
+      over = true
       this.#wakeups.announced(outboxTopic, false)
       return { status: 'committed', value }
     } finally {
-      this.#database.give(client, broken)
+      this.#database.give(client, !over)
     }
+  }
+
+  /**
+   * Begins a transaction in which the server, while it is busy, looks whether anybody still listens. Otherwise the
+   * statement of a handler that was given up, or whose process died, would go on and hold its locks.
+   */
+  async #begin(query: Query): Promise<void> {
+    if (this.#canWatch) {
+      try {
+        await query(`${beginSql}; SET LOCAL client_connection_check_interval = ${watchEveryMs}`)
+        return
+      } catch (error) {
+        if ((error as { code?: unknown }).code !== invalidParameterValue) throw error
+        // The system it runs on cannot tell, Windows for one.
+        this.#canWatch = false
+        await query('ROLLBACK')
+      }
+    }
+    await query(beginSql)
   }
 
   async #connect(signal: AbortSignal): Promise<PgClient> {
     const { options } = this.#database
     const patience = new AbortController()
-    const abort = (): void => patience.abort(abortedError(signal))
+    const abort = (): void => patience.abort(aborted(what, signal))
     signal.addEventListener('abort', abort)
+    if (signal.aborted) abort()
     const cancel = options.clock.schedule(() => {
       const text = `postgres: no connection is free for a transaction, ${options.where}`
       patience.abort(new IdemqError('BROKER_UNAVAILABLE', text))
@@ -137,21 +163,13 @@ export class Transactions {
   }
 
   /** The answer of the server to one of our statements, or, after a while, that it is lost. */
-  async #answered<R>(statement: Promise<R>): Promise<R> {
-    const patience = new AbortController()
-    const lost = Object.assign(new Error('no answer from the server'), { code: '08006' })
-    const cancel = this.#database.options.clock.schedule(() => patience.abort(lost), statementTimeoutMs)
-    try {
-      return await orAborted(statement, patience.signal)
-    } finally {
-      cancel()
-    }
+  #answered<R>(statement: Promise<R>): Promise<R> {
+    return new Promise((resolve, reject) => {
+      const lost = Object.assign(new Error('no answer from the server'), { code: '08006' })
+      const cancel = this.#database.options.clock.schedule(() => reject(lost), statementTimeoutMs)
+      statement.then(resolve, reject).finally(cancel)
+    })
   }
-}
-
-function abortedError({ reason }: AbortSignal): IdemqError {
-  if (reason instanceof IdemqError) return reason
-  return new IdemqError('ABORTED', 'postgres: the caller gave up: rolled back', reason)
 }
 
 interface OpenTransaction extends PostgresTransaction {

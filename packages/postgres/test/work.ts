@@ -28,7 +28,7 @@ for (;;) {
     answer.status === 'claimed' ? [{ ...requests[i]!, token: answer.token }] : [],
   )
   const ends = done.map(({ scope, key, token }) => {
-    return { scope, key, token, state: 'completed', floor: 1, free: false } as const
+    return { scope, key, token, state: 'completed', floor: 1, free: false, holdMs: 0 } as const
   })
   const held = await inbox.end(ends, 3_600_000, signal)
   // Before the ack: what was completed and not acked comes back, and must be answered 'completed'.

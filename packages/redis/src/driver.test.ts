@@ -1,4 +1,5 @@
-import { describe, expect, it } from 'vitest'
+import type { Outgoing } from '@idemq/core'
+import { describe, expect, it, vi } from 'vitest'
 import { message, newQueue, openReceiver, signal, testServer, texts } from '../test/server.ts'
 import { queueKey, streamKey } from './keys.ts'
 
@@ -58,6 +59,30 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     for (const receiver of receivers) await receiver.close()
     const left = (await admin.xinfo('CONSUMERS', streamOf(queue), 'idemq')) as string[][]
     expect(left.map(([, consumer]) => consumer)).toEqual(['-'])
+  })
+
+  it('stores each copy once, however often connections are cut while sends are under way', async () => {
+    const { adapter, queue } = await start()
+    const copies = Array.from({ length: 300 }, (_, i) => message(String(i)))
+    let cutOff = 0
+    const untilStored = (copy: Outgoing): Promise<boolean> =>
+      vi.waitUntil(
+        async () => {
+          const [sent] = await adapter.driver.send(queue, [copy], signal).catch(() => [])
+          if (sent?.status === 'unknown') cutOff++
+          return sent?.status === 'stored'
+        },
+        { timeout: 20_000, interval: 1 },
+      )
+    const sending = Promise.all(copies.map(untilStored))
+    for (let cuts = 0; cuts < 20 || cutOff === 0; cuts++) {
+      await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+      await Promise.all([untilStored(message('more')), untilStored(copies[cuts % copies.length]!)])
+    }
+    await sending
+    const stored = await admin.xrange(streamOf(queue), '-', '+')
+    expect(new Set(stored.map(([, fields]) => fields[1])).size).toBe(stored.length)
+    expect(stored.length).toBeGreaterThanOrEqual(320)
   })
 
   it('goes on after the server lost all its data: queue, group and scripts come back by themselves', async () => {

@@ -45,6 +45,7 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
     canExtend: true,
     counts: 'every-delivery',
     freeRelease: true,
+    dedupesSends: true,
     fencedSettle: true,
     ordering: 'none',
     groups: true,

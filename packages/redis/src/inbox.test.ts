@@ -24,7 +24,7 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     const ref = { scope: copy.scope, key: copy.key, token: claim.token }
     await inbox.record([{ ...ref, step: 'a', result: '1' }], signal)
     for (const key of [row, steps]) expect(await admin.pttl(key)).toBeGreaterThan(59_000)
-    await inbox.end([{ ...ref, state: 'released', floor: 1, free: false }], 100, signal)
+    await inbox.end([{ ...ref, state: 'released', floor: 1, free: false, holdMs: 0 }], 100, signal)
     for (const key of [row, steps]) expect(await admin.pttl(key)).toBeLessThanOrEqual(101)
     await expect.poll(() => admin.exists(row, steps)).toBe(0)
     expect(await inbox.purge(100, signal)).toBe(0)
@@ -46,7 +46,7 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     if (claim?.status !== 'claimed') throw new Error(`answered ${claim?.status}`)
     const ref = { scope: copy.scope, key: copy.key, token: claim.token }
     await inbox.record([{ ...ref, step: 'a', result: '1' }], signal)
-    await inbox.end([{ ...ref, state: 'completed', floor: 1, free: false, result: '2' }], 60_000, signal)
+    await inbox.end([{ ...ref, state: 'completed', floor: 1, free: false, holdMs: 0, result: '2' }], 60_000, signal)
     expect(await admin.exists(rowKey('idemq', copy.scope, copy.key).replace(/r$/, 's'))).toBe(0)
     expect(await inbox.claim([copy], times, signal)).toEqual([{ status: 'completed', result: '2' }])
   })
@@ -67,7 +67,7 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     await admin.flushall()
     const [second] = await inbox.claim([copy], times, signal)
     if (first?.status !== 'claimed' || second?.status !== 'claimed') throw new Error('not claimed')
-    const end = { scope: copy.scope, key: copy.key, state: 'completed', floor: 1, free: false } as const
+    const end = { scope: copy.scope, key: copy.key, state: 'completed', floor: 1, free: false, holdMs: 0 } as const
     expect(await inbox.end([{ ...end, token: first.token }], 60_000, signal)).toEqual(['lost'])
     expect(await inbox.end([{ ...end, token: second.token }], 60_000, signal)).toEqual(['held'])
   })

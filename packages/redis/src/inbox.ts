@@ -9,7 +9,7 @@ import { claimScript, endScript, recordScript, renewScript } from './inbox-scrip
 import { rowKey } from './keys.ts'
 import type { Session } from './session.ts'
 
-type Answer = readonly [status: Buffer, value?: number | Buffer | null, steps?: readonly Buffer[]]
+type Answer = readonly [status: Buffer, value?: number | Buffer | null, crashed?: 0 | 1, steps?: readonly Buffer[]]
 
 const incarnation = randomUUID()
 let claims = 0
@@ -52,7 +52,7 @@ export function redisInboxOn(session: Session, prefix: string): InboxStore {
 
   return {
     name: 'redis',
-    capabilities: { durability: session.options.durability, transactions: false },
+    capabilities: { durability: session.options.durability, transactions: false, expiresItself: true },
 
     async prepare(_, signal) {
       await session.check(signal)
@@ -89,11 +89,12 @@ export function redisInboxOn(session: Session, prefix: string): InboxStore {
         signal,
         endScript,
         [Math.ceil(retentionMs)],
-        ({ token, state, floor, free, result }) => [
+        ({ token, state, floor, free, holdMs, result }) => [
           token,
           state,
           floor,
           free ? '1' : '0',
+          Math.ceil(holdMs),
           result === undefined ? '0' : '1',
           result ?? '',
         ],
@@ -111,13 +112,11 @@ export function redisInboxOn(session: Session, prefix: string): InboxStore {
   }
 }
 
-function claimAnswer([status, value, steps = []]: Answer, token: string): ClaimAnswer {
+function claimAnswer([status, value, crashed, steps = []]: Answer, token: string): ClaimAnswer {
   switch (String(status)) {
     case 'claimed': {
-      const attempt = Number(value)
-      return steps.length === 0
-        ? { status: 'claimed', token, attempt }
-        : { status: 'claimed', token, attempt, steps: stepsOf(steps) }
+      const claimed = { status: 'claimed', token, attempt: Number(value), crashed: crashed === 1 } as const
+      return steps.length === 0 ? claimed : { ...claimed, steps: stepsOf(steps) }
     }
     case 'completed':
       return value === null || value === undefined

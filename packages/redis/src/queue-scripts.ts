@@ -59,7 +59,10 @@ if not known or group and redis.call('SISMEMBER', base .. ':groups', group) == 0
 return known
 `)
 
-/** ARGV: '1' and the group, or '0' and '' for all; then copyId, delay in ms, body of each message. */
+/**
+ * A copy is remembered only once it is stored: where the user lacks a right, a script ends between two commands.
+ * ARGV: '1' and the group, or '0' and '' for all; then copyId, delay in ms, body of each message.
+ */
 export const sendScript: Script = script(`${now}${ensureGroup}
 local base = KEYS[1]
 local groups
@@ -77,10 +80,14 @@ for _, group in ipairs(groups) do
   local stream, copies, delayed = g .. ':stream', g .. ':copies', g .. ':delayed'
   for i = 3, #ARGV, 3 do
     local copy, delay, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-    if delay == '0' then
-      if redis.call('HSETNX', copies, copy, '') == 1 then redis.call('XADD', stream, '*', 'c', copy, 'b', body) end
-    elseif redis.call('HSETNX', copies, copy, body) == 1 then
-      redis.call('ZADD', delayed, sent_ms + delay, copy)
+    if redis.call('HEXISTS', copies, copy) == 0 then
+      if delay == '0' then
+        redis.call('XADD', stream, '*', 'c', copy, 'b', body)
+        redis.call('HSET', copies, copy, '')
+      else
+        redis.call('ZADD', delayed, sent_ms + delay, copy)
+        redis.call('HSET', copies, copy, body)
+      end
     end
   end
 end
@@ -92,8 +99,9 @@ export const sendDeadScript: Script = script(`
 redis.call('HSETNX', KEYS[1], 'format', '${format}')
 local g = KEYS[1] .. ':g:' .. ARGV[1]
 for i = 2, #ARGV, 2 do
-  if redis.call('SADD', g .. ':dead-copies', ARGV[i]) == 1 then
+  if redis.call('SISMEMBER', g .. ':dead-copies', ARGV[i]) == 0 then
     redis.call('XADD', g .. ':dead', '*', 'c', ARGV[i], 'b', ARGV[i + 1])
+    redis.call('SADD', g .. ':dead-copies', ARGV[i])
   end
 end
 return 1

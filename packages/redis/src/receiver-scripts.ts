@@ -160,9 +160,10 @@ for i = 5, #ARGV, 4 do
   end
 end
 if #acked > 0 then
-  redis.call('XACK', stream, 'idemq', unpack(acked))
+  -- Pending until the last command, so that it can be asked again where the user lacks a right.
   redis.call('XDEL', stream, unpack(acked))
   redis.call('HDEL', g .. ':copies', unpack(copies))
+  redis.call('XACK', stream, 'idemq', unpack(acked))
 end
 if #ended > 0 then redis.call('HDEL', g .. ':held', unpack(ended)) end
 return answers

@@ -1,7 +1,10 @@
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { IdemqError } from '@idemq/core'
-import { afterEach, describe, expect, it } from 'vitest'
+import { createServer } from 'node:tls'
+import { type Delivery, IdemqError } from '@idemq/core'
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { closing, message, newQueue, openReceiver, signal, testServer, texts } from '../test/server.ts'
 import { redis } from './options.ts'
 
@@ -58,7 +61,7 @@ describe('credentials and databases', async () => {
     if (claim?.status !== 'claimed') throw new Error(`answered ${claim?.status}`)
     const ref = { scope: 's', key: 'k', token: claim.token }
     await inbox.record([{ ...ref, step: 'a', result: '1' }], signal)
-    await inbox.end([{ ...ref, state: 'released', floor: 1, free: false }], 60_000, signal)
+    await inbox.end([{ ...ref, state: 'released', floor: 1, free: false, holdMs: 0 }], 60_000, signal)
     expect(await inbox.claim([request], times, signal)).toMatchObject([{ status: 'claimed', steps: { a: '1' } }])
     await receiver.stop()
     const logged = (await admin.acl('LOG')) as unknown as string[][]
@@ -69,6 +72,56 @@ describe('credentials and databases', async () => {
     const other = open({ url: as('idemq:secret'), prefix: 'forbidden' })
     expect(await codeOf(other.driver.declare(queue, 'create', signal))).toBe('UNAUTHORIZED')
   })
+
+  it.each(['evalsha', 'xadd', 'xreadgroup', 'xpending', 'xack', 'hset', 'hexists', 'time'])(
+    'answers UNAUTHORIZED where %s is taken away, changes nothing then, and goes on once it is given back',
+    async (command) => {
+      const adapter = open({ url: as('idemq:secret') })
+      const { driver } = adapter
+      const queue = newQueue()
+      await driver.declare(queue, 'create', signal)
+      const receiver = await openReceiver(adapter, queue)
+      await driver.send(queue, [message('one')], signal)
+      const [one] = await receiver.receive(1, 5_000, signal)
+      const copy = message('two')
+      const held: Delivery[] = []
+      const calls = {
+        send: () => driver.send(queue, [copy], signal),
+        receive: async () => void held.push(...(await receiver.receive(1, 100, signal))),
+        settle: () => receiver.settle([{ delivery: one!, outcome: 'ack' }], signal),
+      }
+      const refused: string[] = []
+      await admin.acl('SETUSER', 'idemq', `-${command}`)
+      try {
+        for (const [name, call] of Object.entries(calls)) {
+          const error = await call().catch((thrown: unknown) => thrown)
+          if (!(error instanceof IdemqError)) continue
+          expect(error).toMatchObject({ code: 'UNAUTHORIZED', retryable: false })
+          refused.push(name)
+        }
+      } finally {
+        await admin.acl('SETUSER', 'idemq', `+${command}`)
+      }
+      expect(refused).not.toEqual([])
+      if (refused.includes('settle')) await calls.settle()
+      expect(await calls.send()).toEqual([{ status: 'stored' }])
+      await vi.waitUntil(async () => {
+        // What a refused read threw in the meantime comes first.
+        await calls.receive().catch((error: IdemqError) => expect(error.code).toBe('UNAUTHORIZED'))
+        return held.length > 0
+      })
+      // Twice at most, where it was stored and could not be remembered.
+      await calls.receive()
+      expect(new Set(texts(held))).toEqual(new Set(['two']))
+      expect(
+        await receiver.settle(
+          held.map((delivery) => ({ delivery, outcome: 'ack' })),
+          signal,
+        ),
+      ).toEqual(held.map(() => ({ status: 'settled' })))
+      expect(await driver.stats(queue, signal)).toMatchObject({ ready: 0, inFlight: 0 })
+    },
+  )
 
   it('refuses a database that is not there with INVALID_OPTION, and never uses another', async () => {
     const { driver, inbox } = open({ url: `${server.url}/99` })
@@ -83,6 +136,19 @@ describe('credentials and databases', async () => {
     const { driver } = open({ url: server.url.replace('redis:', 'rediss:'), answerTimeoutMs: 1_000 })
     const error = await driver.declare(newQueue(), 'create', signal).catch((thrown: IdemqError) => thrown)
     expect(error).toMatchObject({ code: 'BROKER_UNAVAILABLE', retryable: true })
+    expect((error as IdemqError).message).toContain('rediss: is for servers with TLS')
+  })
+
+  it('answers BROKER_UNAVAILABLE and speaks of TLS where the server has nothing else', async () => {
+    const tls = createServer()
+    tls.on('tlsClientError', () => {})
+    tls.listen(0, '127.0.0.1')
+    await once(tls, 'listening')
+    onTestFinished(() => void tls.close())
+    const { driver } = open({ url: `redis://127.0.0.1:${(tls.address() as AddressInfo).port}`, answerTimeoutMs: 1_000 })
+    const error = await driver.declare(newQueue(), 'create', signal).catch((thrown: IdemqError) => thrown)
+    expect(error).toMatchObject({ code: 'BROKER_UNAVAILABLE', retryable: true })
+    expect((error as IdemqError).message).toContain('redis: for those without')
   })
 
   it('answers QUEUE_MISMATCH where a key is something else', async () => {

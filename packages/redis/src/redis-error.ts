@@ -24,13 +24,16 @@ const meanings: Readonly<Record<string, Meaning>> = {
   WRONGTYPE: { code: 'QUEUE_MISMATCH', advice: 'a key of this queue is of another kind: use another prefix' },
 }
 
+const tlsRule = 'rediss: is for servers with TLS, redis: for those without'
 const wrongDatabase: Meaning = { code: 'INVALID_OPTION', advice: 'the server has no such database' }
 const tooOld: Meaning = { code: 'UNSUPPORTED', advice: 'Redis 6.2 or newer, or Valkey, is needed' }
-const unreachable: Meaning = { code: 'BROKER_UNAVAILABLE', advice: 'check that the server runs and can be reached' }
+const unreachable: Meaning = {
+  code: 'BROKER_UNAVAILABLE',
+  advice: `check that the server runs and can be reached; ${tlsRule}`,
+}
 const tls: Meaning = {
   code: 'BROKER_UNAVAILABLE',
-  advice:
-    'TLS was refused: rediss: is for servers with TLS, redis: for those without, and the certificate must be valid',
+  advice: `TLS was refused: ${tlsRule}, and the certificate must be valid`,
 }
 
 /** Whether a reply says that the stream or its group is gone: data was lost, or somebody deleted it. */
@@ -68,6 +71,8 @@ export function redisError(thrown: unknown, what: string, where: string, lastTro
 
 function meaningOfReply(message: string, cause: unknown): Meaning {
   if (isWrongDatabase(cause)) return wrongDatabase
+  // What a script may not do has no code word of its own.
+  if (/ACL failure in script|executing the script can't/.test(message)) return meanings.NOPERM!
   // A script passes on what its commands answered, behind a text of its own in some releases.
   const word = /^-?([A-Z]+)\b/.exec(message)?.[1]
   const meaning = meanings[word ?? ''] ?? Object.entries(meanings).find(([name]) => message.includes(`-${name} `))?.[1]

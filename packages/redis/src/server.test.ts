@@ -72,7 +72,7 @@ describe.each(['redis', 'valkey'] as const)('a full %s', async (name) => {
       if (claim?.status !== 'claimed') throw new Error(`answered ${claim?.status}`)
       const ref = { scope: 's', key: queue.name, token: claim.token }
       expect(await inbox.record([{ ...ref, step: 'a', result: '1' }], signal)).toEqual(['held'])
-      const end = { ...ref, state: 'completed', floor: 1, free: false } as const
+      const end = { ...ref, state: 'completed', floor: 1, free: false, holdMs: 0 } as const
       expect(await inbox.end([end], 60_000, signal)).toEqual(['held'])
       const acks = got.map((delivery) => ({ delivery, outcome: 'ack' as const }))
       expect(await receiver.settle(acks, signal)).toEqual([{ status: 'settled' }, { status: 'settled' }])
@@ -90,7 +90,15 @@ describe.each(['redis', 'valkey'] as const)('a full %s', async (name) => {
     const request = { scope: 's', key: queue.name, fingerprint: 'f', jobId: 'j', replay: 0, attempt: 1 }
     const [claim] = await inbox.claim([request], times, signal)
     if (claim?.status !== 'claimed') throw new Error(`answered ${claim?.status}`)
-    const end = { scope: 's', key: queue.name, token: claim.token, state: 'completed', floor: 1, free: false } as const
+    const end = {
+      scope: 's',
+      key: queue.name,
+      token: claim.token,
+      state: 'completed',
+      floor: 1,
+      free: false,
+      holdMs: 0,
+    } as const
     await fill()
     try {
       const got = await receiver.receive(2, 5_000, signal)

@@ -47,7 +47,7 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     expect(await receiver.extend([delivery!], signal)).toEqual([{ status: 'settled' }])
     expect(await receiver.settle([{ delivery: delivery!, outcome: 'ack' }], signal)).toEqual([{ status: 'settled' }])
     const end = { scope: request.scope, key: request.key, token: claim.token, state: 'completed', floor: 1 } as const
-    expect(await inbox.end([{ ...end, free: false }], 60_000, signal)).toEqual(['held'])
+    expect(await inbox.end([{ ...end, free: false, holdMs: 0 }], 60_000, signal)).toEqual(['held'])
     expect(await driver.stats(queue, signal)).toMatchObject({ ready: 0, inFlight: 0 })
   })
 })

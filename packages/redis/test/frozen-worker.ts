@@ -22,7 +22,11 @@ process.once('message', async () => {
   const released = await receiver.settle([{ delivery, outcome: 'release' }], signal)
   const acked = await receiver.settle([{ delivery, outcome: 'ack' }], signal)
   const renewed = await adapter.inbox.renew([ref], 500, signal)
-  const ended = await adapter.inbox.end([{ ...ref, state: 'completed', floor: 1, free: false }], 60_000, signal)
+  const ended = await adapter.inbox.end(
+    [{ ...ref, state: 'completed', floor: 1, free: false, holdMs: 0 }],
+    60_000,
+    signal,
+  )
   await receiver.close()
   await adapter.driver.close()
   await adapter.inbox.close()
