@@ -37,7 +37,7 @@ DECLARE
   sent_at timestamptz := clock_timestamp();
 BEGIN
   -- Sorted: two that send the same copies at once must not wait for each other.
-  INSERT INTO ${s}.message (queue, visible_at, since, copy_id, body)
+  INSERT INTO ${s}.message (queue, due_at, since, copy_id, body)
   SELECT of_queue, at, at, b.copy_id, substring(bodies FROM b.start FOR b.bytes)
   FROM unnest(copies, delays_ms, starts, lengths) WITH ORDINALITY AS b (copy_id, delay_ms, start, bytes, nth),
     LATERAL (SELECT sent_at + b.delay_ms * interval '1 millisecond' + b.nth * interval '1 microsecond' AS at) AS due
@@ -50,70 +50,100 @@ END $put$;
 `
 }
 
+/** Bodies of a take that are together no larger come as one value: reading a thousand rows costs a client more. */
+const maxPackedBytes = 1024 * 1024
+
 function takeMessages(s: string): string {
   return `
--- Leases up to "most" messages that are visible at or after from_us (NULL: all), first those that have been for
--- longest. Times in microseconds since 1970. One row at least: now_us is the time it looked at.
+-- Leases up to "most" messages that are due and not leased, first those that have been due for longest, of those due at
+-- or after from_us (NULL: all). Times in microseconds since 1970. One row at least: now_us is the time it looked at.
+-- Each further column is of one message, or of all: JSON and arrays as text, bodies after each other.
 CREATE FUNCTION ${s}.take_1(of_queue int, most int, lease_ms float8, from_us bigint)
-RETURNS TABLE (now_us bigint, was_us bigint, copy_id text, token bigint, deliveries int, ordering_key text, turn boolean,
-  body bytea)
+RETURNS TABLE (now_us bigint, last_us bigint, nth bigint, copies text, places text, tokens text, deliveries text,
+  lengths text, ordered text, bodies bytea)
 ${oneByOne} SET enable_sort = off AS $take$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
   WITH picked AS MATERIALIZED (
-    SELECT m.copy_id, m.visible_at FROM ${s}.message AS m
-    WHERE m.queue = of_queue AND m.visible_at <= now()
+    SELECT m.ctid AS place FROM ${s}.message AS m
+    WHERE m.queue = of_queue AND m.due_at <= now() AND m.lease_until <= now()
       -- Half a second behind the present: what was sent then may be committed only now.
-      AND m.visible_at >= CASE WHEN from_us IS NULL THEN '-infinity' ELSE least(
+      AND m.due_at >= CASE WHEN from_us IS NULL THEN '-infinity' ELSE least(
         'epoch'::timestamptz + from_us * interval '1 microsecond', now() - interval '500 milliseconds') END
-    ORDER BY m.visible_at LIMIT most FOR UPDATE SKIP LOCKED),
+    ORDER BY m.due_at LIMIT most FOR UPDATE SKIP LOCKED),
   taken AS (
     UPDATE ${s}.message AS m
-    SET visible_at = now() + lease_ms * interval '1 millisecond', since = now(), deliveries = m.deliveries + 1,
+    SET lease_until = now() + lease_ms * interval '1 millisecond', since = now(), deliveries = m.deliveries + 1,
       token = nextval('${s}.token')
-    FROM picked WHERE m.copy_id = picked.copy_id AND m.queue + 0 = of_queue
-    RETURNING picked.visible_at AS was, m.copy_id, m.token, m.deliveries, m.ordering_key, m.turn, m.body)
-  SELECT ${microseconds('clock.now')}, ${microseconds('taken.was')}, taken.copy_id, taken.token, taken.deliveries,
-    taken.ordering_key, taken.turn, taken.body
-  FROM (SELECT now() AS now) AS clock LEFT JOIN taken ON true;
+    FROM picked WHERE m.ctid = picked.place
+    RETURNING m.ctid AS place, m.due_at, m.copy_id, m.token, m.deliveries, m.ordering_key, m.turn, m.body),
+  numbered AS (SELECT taken.*, row_number() OVER () AS nth FROM taken),
+  few AS (SELECT sum(octet_length(taken.body)) <= ${maxPackedBytes} AS bytes FROM taken),
+  packed AS (
+    SELECT max(due_at) AS last, min(nth) AS nth, json_agg(copy_id)::text AS copies, array_agg(place)::text AS places,
+      array_agg(token)::text AS tokens, array_agg(deliveries)::text AS deliveries,
+      array_agg(octet_length(body))::text AS lengths,
+      (json_object_agg(copy_id, json_build_array(ordering_key, turn))
+        FILTER (WHERE ordering_key IS NOT NULL))::text AS ordered,
+      string_agg(body, '') AS bodies
+    FROM numbered GROUP BY CASE WHEN (SELECT bytes FROM few) THEN 0 ELSE numbered.nth END)
+  SELECT ${microseconds('clock.now')}, ${microseconds('packed.last')}, packed.nth, packed.copies, packed.places,
+    packed.tokens, packed.deliveries, packed.lengths, packed.ordered, packed.bodies
+  FROM (SELECT now() AS now) AS clock LEFT JOIN packed ON true;
 END $take$;
 `
 }
 
 /**
- * A token belongs to one delivery and never repeats, so it need not be paired with its copy. `queue + 0`: else all of a
- * queue that is believed to be empty may be walked rather than each copy looked up. A plan for the very tokens finds
- * them by a hash, one for any tokens would compare each row with all of them.
+ * A token belongs to one delivery and never repeats, so it need not be paired with its copy. `IS TRUE` keeps the planner
+ * from making a join of it: the tokens are hashed.
+ *
+ * The place of a row is where a delivery left it. One that is no more there (a release or the end of a lease, but also a
+ * table rewritten meanwhile) is looked up by its copy.
  */
 function changeMessages(s: string): string {
-  const change = (name: string, params: string, change: string, token = 'm.token'): string => `
-CREATE FUNCTION ${s}.${name}(of_queue int, copies text[], tokens bigint[]${params})
-RETURNS TABLE (token bigint, copy_id text, ordering_key text)
+  const change = (name: string, params: string, change: string, token = 'm.token', places = false): string => `
+CREATE FUNCTION ${s}.${name}_1(known_places tid[], known_tokens bigint[]${params})
+RETURNS TABLE (tokens text, places text)
+${oneByOne} SET enable_tidscan = on AS $change$
+BEGIN
+  RETURN QUERY
+  WITH changed AS (
+    ${change}
+    WHERE m.ctid = ANY (known_places) AND (m.token IN (SELECT unnest(known_tokens))) IS TRUE
+    RETURNING ${token} AS token, m.ctid AS place)
+  SELECT array_agg(changed.token)::text, ${places ? 'array_agg(changed.place)::text' : 'NULL'} FROM changed;
+END $change$;
+CREATE FUNCTION ${s}.${name}_copies_1(of_queue int, copies text[], known_tokens bigint[]${params})
+RETURNS TABLE (token bigint, place tid, copy_id text, ordering_key text)
 LANGUAGE plpgsql ${byIndex} SET plan_cache_mode = force_custom_plan AS $change$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
   ${change}
-  WHERE m.copy_id = ANY (copies) AND m.queue + 0 = of_queue AND m.token = ANY (tokens)
-  RETURNING ${token}, m.copy_id, m.ordering_key;
+  -- "queue + 0": else all of a queue that is believed to be empty may be walked rather than each copy looked up.
+  WHERE m.copy_id = ANY (copies) AND m.queue + 0 = of_queue AND m.token = ANY (known_tokens)
+  RETURNING ${token}, m.ctid, m.copy_id, m.ordering_key;
 END $change$;
 `
   return `
 -- Change deliveries under their tokens, and answer those that hold. Copies sorted: rows are locked in their order.${change(
-    'ack_1',
+    'ack',
     '',
     `DELETE FROM ${s}.message AS m`,
   )}${change(
-    'extend_1',
+    'extend',
     ', lease_ms float8',
-    `UPDATE ${s}.message AS m SET visible_at = clock_timestamp() + lease_ms * interval '1 millisecond'`,
+    `UPDATE ${s}.message AS m SET lease_until = clock_timestamp() + lease_ms * interval '1 millisecond'`,
+    'm.token',
+    true,
   )}
 -- Back to whoever comes next; "free" (0 or 1) is taken off the count of deliveries.${change(
-    'give_back_1',
+    'give_back',
     ', free int',
-    `UPDATE ${s}.message AS m SET visible_at = clock_timestamp(), since = clock_timestamp(), token = -m.token,
-    deliveries = m.deliveries - free`,
+    `UPDATE ${s}.message AS m SET due_at = clock_timestamp(), lease_until = '-infinity', since = clock_timestamp(),
+    token = -m.token, deliveries = m.deliveries - free`,
     '-m.token',
   )}`
 }

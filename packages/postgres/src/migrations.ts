@@ -2,8 +2,8 @@
  * The tables, by version, as SQL that idemq runs or a DBA does. A migration is never edited once released: a change is
  * a new entry at the end.
  *
- * What keeps it fast: a message has two index entries; receiving it writes both anew, settling it writes none; no
- * statement but `stats` looks at more rows than it works on, see `functions.ts`. Dead rows that vacuum may not remove
+ * What keeps it fast: a message has two index entries, written once; receiving, extending and settling it write none
+ * (HOT). No statement but `stats` looks at more rows than it works on, see `functions.ts`. Dead rows that vacuum may not remove
  * yet (somebody's old transaction) are stepped over once by each receiver, see `frontier.ts`. Inbox rows are changed in
  * place (HOT).
  */
@@ -25,8 +25,9 @@ CREATE TABLE ${s}.queue (
 CREATE TABLE ${s}.message (
   queue int NOT NULL,
   deliveries int NOT NULL DEFAULT 0,
-  visible_at timestamptz NOT NULL, -- when it may be received: its due time, or the end of its lease. infinity: waits behind its ordering key
-  since timestamptz NOT NULL, -- ready, or held, since
+  due_at timestamptz NOT NULL, -- from when it may be received. infinity: waits behind its ordering key
+  lease_until timestamptz NOT NULL DEFAULT '-infinity',
+  since timestamptz NOT NULL, -- behind its ordering key, or held, since
   token bigint NOT NULL DEFAULT 0, -- the fence of the delivery in flight; 0 or below: nobody's
   place bigint, -- within its ordering key
   turn boolean NOT NULL DEFAULT true, -- false: has an ordering key, and another message is ahead or it is not due yet
@@ -34,10 +35,10 @@ CREATE TABLE ${s}.message (
   ordering_key text COLLATE "C", -- NULL unless the sender asked for order; after the queue's id and a colon
   body bytea NOT NULL,
   PRIMARY KEY (copy_id, queue)
-) WITH (${vacuumOften});
+) WITH (fillfactor = 50, ${vacuumOften}); -- a lease writes the row anew in the same page, and no index
 ALTER TABLE ${s}.message ALTER body SET STORAGE EXTERNAL;
-CREATE INDEX message_visible ON ${s}.message (queue, visible_at);
-CREATE INDEX message_behind ON ${s}.message (ordering_key, place) WHERE visible_at = 'infinity';
+CREATE INDEX message_due ON ${s}.message (queue, due_at);
+CREATE INDEX message_behind ON ${s}.message (ordering_key, place) WHERE due_at = 'infinity';
 
 CREATE TABLE ${s}.lane ( -- an ordering key that has a message which is ready or in flight
   ordering_key text COLLATE "C" PRIMARY KEY,

@@ -100,8 +100,8 @@ export class Connection {
    * Bulk replies are Buffers.
    * @throws IdemqError
    */
-  async call(what: string, signal: AbortSignal, command: string, ...args: Argument[]): Promise<unknown> {
-    return this.#answer(what, signal, (client) => client.callBuffer(command, args))
+  async call(what: string, signal: AbortSignal, command: string, args: readonly Argument[]): Promise<unknown> {
+    return this.#answer(what, signal, (client) => client.callBuffer(command, [...args]))
   }
 
   /** Runs a script, and loads it where the server does not have it (any more). @throws IdemqError */

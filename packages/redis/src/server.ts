@@ -24,14 +24,14 @@ const oldest = [6, 2] as const
 
 /** Reads them. What the user may not ask stays absent. @throws IdemqError UNSUPPORTED below Redis 6.2 */
 export async function readSettings(connection: Connection, signal: AbortSignal): Promise<ServerSettings> {
-  const info = parseInfo(await allowed(connection.call('ask the server what it is', signal, 'info')))
+  const info = parseInfo(await allowed(connection.call('ask the server what it is', signal, 'info', [])))
   const version = info.get('redis_version') ?? 'unknown'
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (info.has('redis_version') && (major < oldest[0] || (major === oldest[0] && minor < oldest[1]))) {
     throw new IdemqError('UNSUPPORTED', `redis: ${connection.server.where} is version ${version}; 6.2 is needed`)
   }
   const setting = async (name: string): Promise<string | undefined> => {
-    const pair = await allowed(connection.call(`read the setting ${name}`, signal, 'config', 'get', name))
+    const pair = await allowed(connection.call(`read the setting ${name}`, signal, 'config', ['get', name]))
     return Array.isArray(pair) && pair.length > 1 ? String(pair[1]) : undefined
   }
   const [policy, fsync, save] = await Promise.all(['maxmemory-policy', 'appendfsync', 'save'].map(setting))
