@@ -50,6 +50,12 @@ END $put$;
 `
 }
 
+/**
+ * The fence of a delivery: 52 random bits. A sequence would give the same ones again if a server crashed before it wrote
+ * that down, and nobody waits for that here.
+ */
+const newToken = '1 + floor(random() * 9007199254740992)::bigint'
+
 /** Bodies of a take that are together no larger come as one value: reading a thousand rows costs a client more. */
 const maxPackedBytes = 1024 * 1024
 
@@ -64,6 +70,8 @@ RETURNS TABLE (now_us bigint, last_us bigint, nth bigint, copies text, places te
 ${oneByOne} SET enable_sort = off AS $take$
 #variable_conflict use_column
 BEGIN
+  -- Nobody waits for a lease to reach the disk: after a crash of the server the message is there, as if never received.
+  PERFORM set_config('synchronous_commit', 'off', true);
   RETURN QUERY
   WITH picked AS MATERIALIZED (
     SELECT m.ctid AS place FROM ${s}.message AS m
@@ -75,7 +83,7 @@ BEGIN
   taken AS (
     UPDATE ${s}.message AS m
     SET lease_until = now() + lease_ms * interval '1 millisecond', since = now(), deliveries = m.deliveries + 1,
-      token = nextval('${s}.token')
+      token = ${newToken}
     FROM picked WHERE m.ctid = picked.place
     RETURNING m.ctid AS place, m.due_at, m.copy_id, m.token, m.deliveries, m.ordering_key, m.turn, m.body),
   numbered AS (SELECT taken.*, row_number() OVER () AS nth FROM taken),
@@ -96,7 +104,7 @@ END $take$;
 }
 
 /**
- * A token belongs to one delivery and never repeats, so it need not be paired with its copy. `IS TRUE` keeps the planner
+ * A token belongs to one delivery, so it need not be paired with its copy. `IS TRUE` keeps the planner
  * from making a join of it: the tokens are hashed.
  *
  * The place of a row is where a delivery left it. One that is no more there (a release or the end of a lease, but also a
@@ -176,10 +184,11 @@ END $claim$;
 function claimInbox(s: string): string {
   const inMs = (ms: string): string => `clock_timestamp() + ${ms} * interval '1 millisecond'`
   return `
--- Claims keys, distinct within a batch: one answer each, in order.
+-- Claims keys, distinct within a batch: one answer each, in order. Of a token that is 0, and of what is said about a
+-- claim beside its attempt, "others" tells more, as JSON by the number of the key.
 CREATE FUNCTION ${s}.claim_1(scopes text[], keys text[], fingerprints text[], job_ids text[], replays int[],
   attempts int[], lease_ms float8, retention_ms float8)
-RETURNS TABLE (answer text, token bigint, attempt int, crashed boolean, steps jsonb, result text, retry_ms float8)
+RETURNS TABLE (tokens text, starts text, others text)
 ${planned} ${byIndex} AS $claim$
 #variable_conflict use_column
 BEGIN
@@ -210,66 +219,68 @@ BEGIN
         AND (r.job_id <> excluded.job_id OR (excluded.replay, excluded.floor) >= (r.replay, r.floor))
       OR r.state = 'failed' AND (r.job_id <> excluded.job_id OR excluded.replay > r.replay))
     RETURNING r.scope, r.key, r.token, r.used, r.crashed, r.steps),
-  told AS (SELECT asked.*, won.token, won.used, won.crashed, won.steps FROM asked LEFT JOIN won USING (scope, key))
-  SELECT CASE
-      WHEN told.token IS NOT NULL THEN 'claimed'
-      WHEN c.expires_at <= clock_timestamp() THEN 'busy'
-      WHEN c.state = 'completed' THEN CASE WHEN c.fingerprint = told.fingerprint THEN 'completed' ELSE 'mismatch' END
-      WHEN c.job_id = told.job_id AND ((told.replay, told.attempt) < (c.replay, c.floor)
-        OR c.state = 'failed' AND told.replay <= c.replay) THEN 'stale'
-      WHEN c.fingerprint <> told.fingerprint AND c.state <> 'failed' THEN 'mismatch'
-      ELSE 'busy' END,
-    told.token, told.used, told.crashed, told.steps, c.result,
-    greatest(50, extract(epoch FROM c.lease_until - clock_timestamp()) * 1000)::float8
-  -- OFFSET 0 keeps the look-up one of each key.
-  FROM told LEFT JOIN LATERAL (
-    SELECT * FROM ${s}.inbox AS r WHERE told.token IS NULL AND r.scope = told.scope AND r.key = told.key OFFSET 0
-  ) AS c ON true
-  ORDER BY told.nth;
+  told AS (SELECT asked.*, won.token, won.used, won.crashed, won.steps FROM asked LEFT JOIN won USING (scope, key)),
+  answered AS (
+    SELECT told.nth, told.token, told.used, told.crashed, told.steps, CASE
+        WHEN told.token IS NOT NULL THEN 'claimed'
+        WHEN c.expires_at <= clock_timestamp() THEN 'busy'
+        WHEN c.state = 'completed' THEN CASE WHEN c.fingerprint = told.fingerprint THEN 'completed' ELSE 'mismatch' END
+        WHEN c.job_id = told.job_id AND ((told.replay, told.attempt) < (c.replay, c.floor)
+          OR c.state = 'failed' AND told.replay <= c.replay) THEN 'stale'
+        WHEN c.fingerprint <> told.fingerprint AND c.state <> 'failed' THEN 'mismatch'
+        ELSE 'busy' END AS status,
+      c.result, greatest(50, extract(epoch FROM c.lease_until - clock_timestamp()) * 1000)::float8 AS retry_after_ms
+    -- OFFSET 0 keeps the look-up one of each key.
+    FROM told LEFT JOIN LATERAL (
+      SELECT * FROM ${s}.inbox AS r WHERE told.token IS NULL AND r.scope = told.scope AND r.key = told.key OFFSET 0
+    ) AS c ON true
+    ORDER BY told.nth)
+  SELECT string_agg(coalesce(answered.token, 0)::text, ','), string_agg(coalesce(answered.used, 0)::text, ','),
+    (json_object_agg(answered.nth, json_build_object('status', status, 'crashed', crashed, 'steps', steps,
+      'result', result, 'retryAfterMs', retry_after_ms)) FILTER (WHERE token IS NULL OR crashed OR steps IS NOT NULL))::text
+  FROM answered;
 END $claim$;
 `
 }
 
 /**
- * Renewals, records and ends: token and state are looked at again after any wait for a row, rows are locked in the order
- * of their keys, so batches cannot deadlock with each other or with claims.
+ * Renewals, records and ends: token and state are looked at again after any wait for a row. Rows are changed one by one
+ * in the order of their keys, so batches cannot deadlock with each other or with claims.
  */
 function changeInbox(s: string): string {
   const change = (name: string, params: string, given: string, set: string, also = ''): string => `
-CREATE FUNCTION ${s}.${name}(scopes text[], keys text[], tokens bigint[], ${params})
-RETURNS TABLE (scope text, key text, token bigint)
+CREATE FUNCTION ${s}.${name}(scopes text[], keys text[], tokens bigint[], ${params}) RETURNS text
 ${oneByOne} AS $change$
-#variable_conflict use_column
+DECLARE
+  numbers text;
 BEGIN
-  RETURN QUERY
   WITH given AS MATERIALIZED (${given} ORDER BY g.scope COLLATE "C", g.key COLLATE "C"),
-  held AS MATERIALIZED (
-    SELECT given.* FROM given CROSS JOIN LATERAL (
-      SELECT FROM ${s}.inbox AS r
-      WHERE r.scope = given.scope AND r.key = given.key AND r.token = given.token AND r.state = 'claimed'
-      FOR UPDATE OFFSET 0) AS lock)
-  UPDATE ${s}.inbox AS r SET ${set}
-  FROM held WHERE r.scope = held.scope AND r.key = held.key AND r.token = held.token
-  RETURNING r.scope, r.key, r.token;${also}
+  changed AS (
+    UPDATE ${s}.inbox AS r SET ${set}
+    FROM given
+    WHERE r.scope = given.scope AND r.key = given.key AND r.token = given.token AND r.state = 'claimed'
+    RETURNING given.nth)
+  SELECT string_agg(changed.nth::text, ',') INTO numbers FROM changed;${also}
+  RETURN numbers;
 END $change$;
 `
   const inMs = (ms: string): string => `clock_timestamp() + ${ms} * interval '1 millisecond'`
   return `
--- Change claims under their tokens, and answer those that hold.
+-- Change claims under their tokens, and answer the numbers of those that hold: each once, however often it is given.
 ${change(
   'renew_1',
   'lease_ms float8',
-  'SELECT * FROM unnest(scopes, keys, tokens) AS g (scope, key, token)',
+  'SELECT * FROM unnest(scopes, keys, tokens) WITH ORDINALITY AS g (scope, key, token, nth)',
   `lease_until = ${inMs('lease_ms')}`,
 )}
--- A key may come several times.
+-- A key may come several times: its number is then those of all.
 ${change(
   'record_1',
   'names text[], results text[]',
-  `SELECT g.scope, g.key, g.token, jsonb_object_agg(g.name, g.result) AS steps
-    FROM unnest(scopes, keys, tokens, names, results) AS g (scope, key, token, name, result)
+  `SELECT g.scope, g.key, g.token, jsonb_object_agg(g.name, g.result) AS steps, string_agg(g.nth::text, ',') AS nth
+    FROM unnest(scopes, keys, tokens, names, results) WITH ORDINALITY AS g (scope, key, token, name, result, nth)
     GROUP BY g.scope, g.key, g.token`,
-  `steps = coalesce(r.steps, '{}') || held.steps`,
+  `steps = coalesce(r.steps, '{}') || given.steps`,
 )}
 -- frees: starts given back, 0 or 1. Nothing asks for the steps of a completed key again. As the last statement of a
 -- user's transaction it bounds how long that may stay open: rows must not be held by a connection that died before
@@ -277,11 +288,11 @@ ${change(
 ${change(
   'end_1',
   'states text[], floors int[], results text[], frees int[], holds_ms float8[], retention_ms float8',
-  `SELECT * FROM unnest(scopes, keys, tokens, states, floors, results, frees, holds_ms)
-    AS g (scope, key, token, state, floor, result, free, hold_ms)`,
-  `state = held.state, result = held.result, floor = greatest(r.floor, held.floor), used = r.used - held.free,
-    steps = CASE WHEN held.state <> 'completed' THEN r.steps END,
-    lease_until = CASE WHEN held.state = 'released' THEN ${inMs('held.hold_ms')} ELSE '-infinity' END,
+  `SELECT * FROM unnest(scopes, keys, tokens, states, floors, results, frees, holds_ms) WITH ORDINALITY
+    AS g (scope, key, token, state, floor, result, free, hold_ms, nth)`,
+  `state = given.state, result = given.result, floor = greatest(r.floor, given.floor), used = r.used - given.free,
+    steps = CASE WHEN given.state <> 'completed' THEN r.steps END,
+    lease_until = CASE WHEN given.state = 'released' THEN ${inMs('given.hold_ms')} ELSE '-infinity' END,
     expires_at = ${inMs('retention_ms')}`,
   `
   PERFORM set_config('idle_in_transaction_session_timeout', '5000', true);`,

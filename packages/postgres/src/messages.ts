@@ -3,16 +3,18 @@
  * lease of whoever held it is over, so nothing has to be promoted or reclaimed. Only the token decides whether a delivery
  * still holds. What has an ordering key goes through `lanes.ts` too.
  */
-import { IdemqError, type Outgoing, type QueueStats, type Settled } from '@idemq/core'
+import { type Delivery, IdemqError, type Outgoing, type QueueStats, type Settled } from '@idemq/core'
+import { numberArray, numbersOf, placeArray, placesOf, textArray } from './arrays.ts'
 import { packBodies } from './bodies.ts'
 import { type Database, isAnswerLost, type Row } from './database.ts'
 
-export interface Taken {
+/** A delivery as it is held. Made once and changed in place: a worker has thousands of them a second. */
+export interface Taken extends Delivery {
+  holdUntilMs: number
   readonly copyId: string
   readonly token: string
   /** Where its row is: found there without an index. */
-  readonly place: string
-  readonly body: Uint8Array
+  place: string
   readonly priorDeliveries: number
   readonly orderingKey: string | null
   /** False: it has an ordering key, and may have to wait for its turn. */
@@ -51,11 +53,11 @@ export async function put(
     `SELECT ${database.schema}.put_1($1, $2, $3, $4, $5, $6, $7, $8)`,
     [
       queue,
-      batch.map(({ copyId }) => copyId),
-      batch.map(({ delayMs }) => delayMs),
+      textArray(batch.map(({ copyId }) => copyId)),
+      numberArray(batch.map(({ delayMs }) => delayMs)),
       bodies,
-      starts,
-      lengths,
+      numberArray(starts),
+      numberArray(lengths),
       notification?.channel ?? null,
       notification?.payload ?? null,
     ],
@@ -65,13 +67,15 @@ export async function put(
 
 /**
  * Leases up to `max` messages that are due, first those that have been for longest, of those due at or after `from`
- * (microseconds). `next` is where the next look goes on.
+ * (microseconds). `next` is where the next look goes on. They are held for `leaseMs` of the database, and here until
+ * `holdUntilMs`.
  */
 export async function take(
   database: Database,
   queue: number,
   max: number,
   leaseMs: number,
+  holdUntilMs: number,
   from: string | undefined,
   signal: AbortSignal,
 ): Promise<{ readonly found: Taken[]; readonly next: string }> {
@@ -84,29 +88,31 @@ export async function take(
   )
   const found: Taken[] = []
   if (rows.length > 1) rows.sort((a, b) => Number(a.nth) - Number(b.nth))
-  for (const row of rows) if (row.copies !== null) unpack(row, found)
+  for (const row of rows) if (row.copies !== null) unpack(row, holdUntilMs, found)
   const last = rows.at(-1)
   return { found, next: String(found.length === max ? last?.last_us : last?.now_us) }
 }
 
-function unpack(row: Row, into: Taken[]): void {
+function unpack(row: Row, holdUntilMs: number, into: Taken[]): void {
   const copies = JSON.parse(row.copies as string) as string[]
-  const places = tidsOf(row.places as string)
+  const places = placesOf(row.places as string)
   const tokens = numbersOf(row.tokens as string)
   const deliveries = numbersOf(row.deliveries as string)
   const lengths = numbersOf(row.lengths as string)
-  const ordered = JSON.parse((row.ordered as string | null) ?? '{}') as Record<string, [key: string, turn: boolean]>
+  const ordered = orderedOf(row.ordered as string | null)
   const bodies = row.bodies as Buffer
   let start = 0
-  for (const [i, copyId] of copies.entries()) {
+  for (let i = 0; i < copies.length; i++) {
+    const copyId = copies[i]!
     const end = start + Number(lengths[i])
-    const [orderingKey, turn] = ordered[copyId] ?? [null, true]
+    const [orderingKey, turn] = ordered?.get(copyId) ?? unordered
     into.push({
+      // A copy, so that one message that stays for long does not keep the memory of all.
+      body: copies.length === 1 ? bodies : Buffer.from(bodies.subarray(start, end)),
+      holdUntilMs,
       copyId,
       token: tokens[i]!,
       place: places[i]!,
-      // A copy, so that one message that stays for long does not keep the memory of all.
-      body: copies.length === 1 ? bodies : Buffer.from(bodies.subarray(start, end)),
       priorDeliveries: Number(deliveries[i]) - 1,
       orderingKey,
       turn,
@@ -115,14 +121,11 @@ function unpack(row: Row, into: Taken[]): void {
   }
 }
 
-/** Elements of an array of numbers, as Postgres writes it: `{1,2}`. */
-function numbersOf(array: string): string[] {
-  return array.slice(1, -1).split(',')
-}
+const unordered: readonly [null, true] = [null, true]
 
-/** Elements of an array of places, as Postgres writes it: `{"(0,1)","(0,2)"}`. */
-function tidsOf(array: string): string[] {
-  return array.slice(2, -2).split('","')
+/** By copy, those with an ordering key. */
+function orderedOf(json: string | null): Map<string, [orderingKey: string, turn: boolean]> | undefined {
+  return json === null ? undefined : new Map(Object.entries(JSON.parse(json)))
 }
 
 /** Removes what is held under its token. */
@@ -152,9 +155,9 @@ export function extend(
 }
 
 /** Queue, copies and tokens. */
-export function fenceParams(queue: number, fences: readonly Fence[]): unknown[] {
+export function fenceParams(queue: number, fences: readonly Fence[]): [queue: number, copies: string, tokens: string] {
   const sorted = fences.toSorted((a, b) => (a.copyId < b.copyId ? -1 : 1))
-  return [queue, sorted.map(({ copyId }) => copyId), sorted.map(({ token }) => token)]
+  return [queue, textArray(sorted.map(({ copyId }) => copyId)), numberArray(sorted.map(({ token }) => token))]
 }
 
 /** Of what is held no more. */
@@ -174,10 +177,10 @@ async function fenced(
   const atPlaces = `SELECT tokens, places FROM ${database.schema}.${change}_1($1, $2${more})`
   const held = new Map<string, string>()
   try {
-    const placed = [`{"${fences.map(({ place }) => place).join('","')}"}`, `{${fences.map(({ token }) => token)}}`]
+    const placed = [placeArray(fences.map(({ place }) => place)), numberArray(fences.map(({ token }) => token))]
     const [row] = await database.run(what, atPlaces, [...placed, ...params], signal)
     if (typeof row?.tokens === 'string') {
-      const places = row.places === null ? [] : tidsOf(row.places as string)
+      const places = row.places === null ? [] : placesOf(row.places as string)
       for (const [i, token] of numbersOf(row.tokens).entries()) held.set(token, places[i] ?? nowhere)
     }
     const missing = fences.filter(({ token }) => !held.has(token))

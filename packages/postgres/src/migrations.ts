@@ -3,7 +3,7 @@
  * a new entry at the end.
  *
  * What keeps it fast: a message has two index entries, written once; receiving, extending and settling it write none
- * (HOT). No statement but `stats` looks at more rows than it works on, see `functions.ts`. Dead rows that vacuum may not remove
+ * (HOT: half of each page is left for that). No statement but `stats` looks at more rows than it works on, see `functions.ts`. Dead rows that vacuum may not remove
  * yet (somebody's old transaction) are stepped over once by each receiver, see `frontier.ts`. Inbox rows are changed in
  * place (HOT).
  */
@@ -15,7 +15,7 @@ const vacuumOften = `autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_thres
   autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000`
 
 const version1 = (s: string): string => `
-CREATE SEQUENCE ${s}.token; -- fencing tokens and places in ordering keys: never given out twice
+CREATE SEQUENCE ${s}.token; -- fencing tokens of the stores, and places in ordering keys: never given out twice
 
 CREATE TABLE ${s}.queue (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -71,7 +71,7 @@ CREATE TABLE ${s}.inbox (
   result text, -- JSON
   steps jsonb, -- JSON text by name of step
   PRIMARY KEY (scope, key)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 20000,
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 20000,
   autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE ${s}.outbox (

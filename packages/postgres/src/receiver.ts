@@ -7,11 +7,6 @@ import { ackOrdered, takeTurns } from './lanes.ts'
 import { ack, extend, type Fence, fateOf, giveBack, type Held, lost, type Taken, take } from './messages.ts'
 import type { Wakeups } from './wakeups.ts'
 
-interface HeldDelivery extends Delivery, Fence {
-  holdUntilMs: number
-  place: string
-}
-
 const settled: Settled = { status: 'settled' }
 const nothing: Held = { places: new Map(), others: lost }
 const never = new AbortController().signal
@@ -32,7 +27,7 @@ export function openReceiver(
   const bell = wakeups.bell(queue.topic)
   const frontier = new Frontier(clock, wholeLookEveryMs(leaseMs))
   /** Leases are equally long and an extended delivery moves to the end, so the first expires first. */
-  const held = new Set<HeldDelivery>()
+  const held = new Set<Taken>()
   /** Room kept for receives under way. */
   let reserved = 0
   /** The last receive found no room: settling makes some. */
@@ -58,8 +53,7 @@ export function openReceiver(
     signal.addEventListener('abort', abort)
     try {
       const holdUntilMs = clock.monotonicMs() + leaseMs
-      const taken = await lease(max, patience.signal)
-      const deliveries = taken.map((one): HeldDelivery => Object.assign(one, { holdUntilMs }))
+      const deliveries = await lease(max, holdUntilMs, patience.signal)
       for (const delivery of deliveries) held.add(delivery)
       if (!closed) return deliveries
     } catch (error) {
@@ -75,10 +69,10 @@ export function openReceiver(
   }
 
   /** Until there is something to deliver, or nothing: all that was leased may have gone behind its ordering keys. */
-  async function lease(max: number, signal: AbortSignal): Promise<Taken[]> {
+  async function lease(max: number, holdUntilMs: number, signal: AbortSignal): Promise<Taken[]> {
     for (;;) {
       const database = use.database()
-      const taken = await frontier.look((from) => take(database, queue.id, max, leaseMs, from, signal))
+      const taken = await frontier.look((from) => take(database, queue.id, max, leaseMs, holdUntilMs, from, signal))
       const waiting = taken.filter(({ turn }) => !turn)
       if (waiting.length === 0) return taken
       const called = await takeTurns(database, queue.id, waiting, signal).catch(async (error) => {
@@ -129,13 +123,13 @@ export function openReceiver(
 
     async settle(batch, signal) {
       const database = use.database()
-      const plain: HeldDelivery[] = []
-      const ordered: HeldDelivery[] = []
-      const released: HeldDelivery[] = []
-      const kindOf = (delivery: HeldDelivery, outcome: Outcome): HeldDelivery[] =>
+      const plain: Taken[] = []
+      const ordered: Taken[] = []
+      const released: Taken[] = []
+      const kindOf = (delivery: Taken, outcome: Outcome): Taken[] =>
         outcome === 'release' ? released : delivery.orderingKey === null ? plain : ordered
       for (const { delivery, outcome } of batch) {
-        const one = delivery as HeldDelivery
+        const one = delivery as Taken
         kindOf(one, outcome).push(one)
       }
       const answers = new Map([
@@ -144,7 +138,7 @@ export function openReceiver(
         [released, await answered(released, () => giveBack(database, queue.id, released, true, signal))],
       ])
       const results = batch.map(({ delivery, outcome }) => {
-        const one = delivery as HeldDelivery
+        const one = delivery as Taken
         const { places, others } = answers.get(kindOf(one, outcome))!
         // The same delivery twice in a batch is settled once.
         const result = places.delete(one.token) ? settled : others
@@ -159,7 +153,7 @@ export function openReceiver(
 
     async extend(deliveries, signal) {
       const holdUntilMs = clock.monotonicMs() + leaseMs
-      const fences = deliveries as readonly HeldDelivery[]
+      const fences = deliveries as readonly Taken[]
       const database = use.database()
       const { places, others } = await answered(fences, () => extend(database, queue.id, fences, leaseMs, signal))
       return fences.map((delivery) => {

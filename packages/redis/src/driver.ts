@@ -83,7 +83,10 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
     const fitting = batch.filter((_, i) => answers[i] === stored)
     if (fitting.length === 0) return answers
     try {
-      await session.run(what, signal, script, [key], argumentsOf(fitting))
+      const n = (globalThis as any).CHUNK ?? 1000
+      const runs: Promise<unknown>[] = []
+      for (let i = 0; i < fitting.length; i += n) runs.push(session.run(what, signal, script, [key], argumentsOf(fitting.slice(i, i + n))))
+      await Promise.all(runs)
       return answers
     } catch (error) {
       if (!session.connection.mayHaveHappened(error)) throw error

@@ -66,7 +66,7 @@ return known
  * delay in ms and body of each that is.
  */
 export const sendScript: Script = script(`${now}${ensureGroup}
-local base = KEYS[1]
+local base, call = KEYS[1], redis.call
 local groups
 if ARGV[1] == '1' then
   if redis.call('SISMEMBER', base .. ':groups', ARGV[2]) == 0 then ensure_group(base, ARGV[2]) end
@@ -86,7 +86,7 @@ for _, group in ipairs(groups) do
     for i, known in ipairs(redis.call('SMISMEMBER', copies, unpack(ARGV, 4, last))) do
       local copy = ARGV[3 + i]
       if known == 0 and not added[copy] then
-        redis.call('XADD', stream, '*', copy, ARGV[last + i])
+        call('XADD', stream, '*', copy, ARGV[last + i])
         added[copy] = true
       end
     end

@@ -241,6 +241,7 @@ export async function openReceiver(
     },
 
     async settle(batch, signal) {
+      if (batch.length === 0) return []
       const settling = batch.map(({ delivery }) => delivery as HeldDelivery)
       const released = batch.flatMap(({ outcome }, i) => (outcome === 'release' ? [i + 1] : []))
       const gone = await run('settle in', signal, settleScript, settleArguments(consumer, settling, released))
@@ -252,6 +253,7 @@ export async function openReceiver(
     },
 
     async extend(deliveries, signal) {
+      if (deliveries.length === 0) return []
       const sinceMs = clock.monotonicMs()
       const extending = deliveries as readonly HeldDelivery[]
       const gone = await run('extend leases in', signal, extendScript, extendArguments(consumer, extending))
