@@ -54,7 +54,7 @@ export async function bench(): Promise<void> {
             {
               setting: 'concurrentJobs 24',
               run(place) {
-                const run = { ...peerRun(place), jobs: 10_000, concurrentJobs: 24 }
+                const run = { ...peerRun(place), jobs: 5_000, concurrentJobs: 24 }
                 return inFreshProcess(graphileWorker, workedByGraphileWorker, run)
               },
             },

@@ -3,14 +3,22 @@ import type { CrashPoint } from '@idemq/core'
 import type { Aim } from './controls.ts'
 import { type Edge, edges, type Role } from './plans.ts'
 
-/** Where a relay can be between claiming rows and asking for the next, in that order. */
-export const relayPlaces: readonly (CrashPoint | Edge)[] = [
-  'send.before',
-  'send.after',
-  'relay.after_send',
-  'outbox.before_mark',
-  'outbox.after_mark',
-]
+/** What must follow the death of a relay at each place where it can be, in the order in which it gets there. */
+const follows = {
+  'send.before': 'its rows are claimed again when its lease ends, and sent',
+  'send.after': 'its rows are sent again with the same copyIds; each job runs once',
+  'relay.after_send': 'its rows are sent again with the same copyIds; each job runs once',
+  'outbox.before_mark': 'its rows are sent again with the same copyIds; each job runs once',
+  'outbox.after_mark': 'nothing: its rows are sent and marked',
+} as const satisfies Partial<Record<CrashPoint | Edge, string>>
+
+/** Where a relay can be between claiming rows and asking for the next. */
+export const relayPlaces: readonly (CrashPoint | Edge)[] = Object.keys(follows) as (keyof typeof follows)[]
+
+/** What must follow when a relay dies at `place`, if it can. */
+export function followsRelay(place: string): string | undefined {
+  return Object.hasOwn(follows, place) ? follows[place as keyof typeof follows] : undefined
+}
 
 const hits = [1, 2] as const
 

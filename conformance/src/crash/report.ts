@@ -2,18 +2,21 @@
 import { type CrashPoint, crashPoints } from '@idemq/core'
 import type { CampaignResult } from './campaign.ts'
 import { expectations } from './expectations.ts'
+import { followsRelay } from './relay-kills.ts'
 
 const maxFindings = 40
 
 /** A table per place of death, then what was counted, line by line. */
 export function reportOf(result: CampaignResult): string {
-  const { aftermath, pointKills, requiredHits, findings, seed } = result
+  const { aftermath, pointKills, requiredHits, findings, seed, outbox } = result
+  const followsAt = (where: string): string | undefined =>
+    outbox ? followsRelay(where) : expectations[where as CrashPoint]?.follows
   const rows = [...aftermath].sort((a, b) => rank(a.where) - rank(b.where))
   const lines = [
     `${'killed at'.padEnd(26)} kills  jobs again  done  dead absent  what must follow`,
     ...rows.map(({ where, kills, jobs, startedAgain, completed, dead, absent }) => {
       const numbers = [kills, jobs, startedAgain, completed, dead, absent].map((n) => String(n).padStart(5)).join(' ')
-      return `${where.padEnd(26)} ${numbers}   ${expectations[where as CrashPoint]?.follows ?? ''}`.trimEnd()
+      return `${where.padEnd(26)} ${numbers}   ${followsAt(where) ?? ''}`.trimEnd()
     }),
     `${'a random instant'.padEnd(26)} ${String(result.kills - rows.reduce((sum, row) => sum + row.kills, 0)).padStart(5)}`,
     'jobs: in hand when killed · again: their handler started again · absent: never stored and nobody was told it was',

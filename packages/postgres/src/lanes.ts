@@ -22,7 +22,7 @@ export function putOrdered(
   return database.transaction('send', signal, async (query) => {
     await enter(query, database.schema, keys)
     await query(
-      `INSERT INTO ${database.schema}.message (queue, due_at, since, copy_id, body, ordering_key, turn, place)
+      `INSERT INTO ${database.schema}.message (queue, due_at, since, copy_id, body, ordering_key, turn, lane_position)
        SELECT $1::int, CASE WHEN delay_ms > 0 THEN now + delay_ms * interval '1 millisecond' ELSE 'infinity' END,
          now + delay_ms * interval '1 millisecond', copy_id, substring($5::bytea FROM start FOR bytes), key, false,
          nextval('${database.schema}.token')
@@ -96,7 +96,8 @@ export function takeTurns(
          WHERE l.ordering_key = called.ordering_key),
        behind AS (
          UPDATE ${schema}.message AS m
-         SET due_at = 'infinity', lease_until = '-infinity', token = 0, deliveries = deliveries - 1, place = nextval('${schema}.token')
+         SET due_at = 'infinity', lease_until = '-infinity', token = 0, deliveries = deliveries - 1,
+           lane_position = nextval('${schema}.token')
          FROM held
          WHERE m.copy_id = held.copy_id AND m.queue + 0 = $1 AND m.token = held.token
            AND held.copy_id NOT IN (SELECT copy_id FROM first))
@@ -125,7 +126,7 @@ async function callNext(query: Query, schema: string, keys: readonly string[]): 
        SELECT l.ordering_key, m.copy_id, m.queue
        FROM ${schema}.lane AS l LEFT JOIN LATERAL (
          SELECT copy_id, queue FROM ${schema}.message AS m
-         WHERE m.ordering_key = l.ordering_key AND m.due_at = 'infinity' ORDER BY m.place LIMIT 1) AS m ON true
+         WHERE m.ordering_key = l.ordering_key AND m.due_at = 'infinity' ORDER BY m.lane_position LIMIT 1) AS m ON true
        WHERE l.ordering_key = ANY ($1::text[]) AND l.head IS NULL),
      called AS (
        UPDATE ${schema}.message AS m SET due_at = clock_timestamp(), turn = true FROM next

@@ -29,7 +29,7 @@ CREATE TABLE ${s}.message (
   lease_until timestamptz NOT NULL DEFAULT '-infinity',
   since timestamptz NOT NULL, -- behind its ordering key, or held, since
   token bigint NOT NULL DEFAULT 0, -- the fence of the delivery in flight; 0 or below: nobody's
-  place bigint, -- within its ordering key
+  lane_position bigint, -- among those behind its ordering key
   turn boolean NOT NULL DEFAULT true, -- false: has an ordering key, and another message is ahead or it is not due yet
   copy_id text COLLATE "C" NOT NULL,
   ordering_key text COLLATE "C", -- NULL unless the sender asked for order; after the queue's id and a colon
@@ -38,7 +38,7 @@ CREATE TABLE ${s}.message (
 ) WITH (fillfactor = 50, ${vacuumOften}); -- a lease writes the row anew in the same page, and no index
 ALTER TABLE ${s}.message ALTER body SET STORAGE EXTERNAL;
 CREATE INDEX message_due ON ${s}.message (queue, due_at);
-CREATE INDEX message_behind ON ${s}.message (ordering_key, place) WHERE due_at = 'infinity';
+CREATE INDEX message_behind ON ${s}.message (ordering_key, lane_position) WHERE due_at = 'infinity';
 
 CREATE TABLE ${s}.lane ( -- an ordering key that has a message which is ready or in flight
   ordering_key text COLLATE "C" PRIMARY KEY,

@@ -43,6 +43,7 @@ type Times = Record<'receive' | 'claim' | 'end' | 'settle' | 'all', number[]>
 const minute = (): Times => ({ receive: [], claim: [], end: [], settle: [], all: [] })
 const measured = Array.from({ length: minutes }, minute)
 let sent = 0
+let worked = 0
 
 async function timed<T>(into: number[], work: () => Promise<T>): Promise<T> {
   const startedMs = performance.now()
@@ -57,8 +58,9 @@ const open = (): Promise<Receiver> =>
 async function oneBatch(times: Times, receiver: Receiver): Promise<void> {
   const deliveries = await timed(times.receive, () => receiver.receive(batch, 1_000, signal))
   if (deliveries.length !== batch) throw new Error(`received ${deliveries.length} of ${batch}`)
-  const requests = deliveries.map((_, i) => {
-    return { scope: 's', key: `${sent + i}`, fingerprint: 'f', jobId: `j ${sent + i}`, replay: 0, attempt: 1 }
+  const requests = deliveries.map(() => {
+    const key = `job ${worked++}`
+    return { scope: 's', key, fingerprint: 'f', jobId: key, replay: 0, attempt: 1 }
   })
   const lasting = { leaseMs: 15_000, retentionMs: 86_400_000 }
   const answers = await timed(times.claim, () => inbox.claim(requests, lasting, signal))

@@ -1,12 +1,12 @@
 /** Looking at dead letters: they stay where they are, in a stream that nobody consumes. */
 import type { DeadLetterRecord, QueueRef, Visit } from '@idemq/core'
+import { never } from './connection.ts'
 import { deadKey, queueKey } from './keys.ts'
 import { removeDeadScript } from './queue-scripts.ts'
 import type { Session } from './session.ts'
 
 type Entry = readonly [id: Buffer, fields: readonly [copyId: Buffer, body: Buffer]]
 
-const never = new AbortController().signal
 /** Letters read in one round trip. */
 const pageSize = 50
 

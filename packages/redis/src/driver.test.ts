@@ -1,3 +1,4 @@
+import type { Sent } from '@idemq/core'
 import { describe, expect, it } from 'vitest'
 import { message, newQueue, openReceiver, sendUnderCuts, signal, testServer, texts } from '../test/server.ts'
 import { queueKey, streamKey } from './keys.ts'
@@ -66,6 +67,26 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     const stored = await admin.xrange(streamOf(queue), '-', '+')
     expect(stored.length).toBe(320)
     expect(new Set(stored.map(([, [copyId]]) => copyId)).size).toBe(stored.length)
+  })
+
+  it('answers each of a batch for itself where memory runs out in the middle of it', async () => {
+    const { adapter, queue } = await start()
+    const used = Number(/used_memory:(\d+)/.exec(await admin.info('memory'))?.[1])
+    const batch = Array.from({ length: 1_000 }, () => message('x'.repeat(8_000)))
+    await admin.config('SET', 'maxmemory', used + 6_000_000)
+    let sent: Sent[]
+    try {
+      sent = await adapter.driver.send(queue, batch, signal)
+    } finally {
+      await admin.config('SET', 'maxmemory', 0)
+    }
+    const isStored = sent.map(({ status }) => status === 'stored')
+    expect(new Set(isStored)).toEqual(new Set([true, false]))
+    for (const answer of sent) {
+      if (answer.status !== 'stored') expect(answer).toMatchObject({ status: 'failed', error: { code: 'BROKER_FULL' } })
+    }
+    const copyIds = (await admin.xrange(streamOf(queue), '-', '+')).map(([, [copyId]]) => copyId)
+    expect(copyIds).toEqual(batch.filter((_, i) => isStored[i]).map(({ copyId }) => copyId))
   })
 
   it('goes on after the server lost all its data: queue, group and scripts come back by themselves', async () => {

@@ -27,6 +27,8 @@ export interface DriverOptions {
 }
 
 const maxBatch = 1_000
+/** Messages stored by one script: the next ones travel meanwhile, and others wait for it half a millisecond. */
+const scriptBatch = 250
 
 /** A name of its own for every receiver of every start of a process: what an earlier one held is never taken for ours. */
 const incarnation = randomUUID()
@@ -70,28 +72,34 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
     throw new IdemqError('QUEUE_MISMATCH', text)
   }
 
-  /** Stores what fits, in one step; what is too large fails alone. */
+  function fateOf(error: IdemqError): Sent {
+    return session.connection.mayHaveHappened(error) ? { status: 'unknown' } : { status: 'failed', error }
+  }
+
+  /** Stores what fits; what is too large fails alone, and so do the messages of a script that alone was refused. */
   async function store(
     what: string,
     batch: readonly Outgoing[],
     signal: AbortSignal,
     script: Script,
     key: string,
-    argumentsOf: (fitting: readonly Outgoing[]) => Argument[],
+    argumentsOf: (messages: readonly Outgoing[]) => Argument[],
   ): Promise<Sent[]> {
     const answers = batch.map((message) => sizeAnswer(message, maxBodyBytes))
-    const fitting = batch.filter((_, i) => answers[i] === stored)
-    if (fitting.length === 0) return answers
-    try {
-      const n = (globalThis as any).CHUNK ?? 1000
-      const runs: Promise<unknown>[] = []
-      for (let i = 0; i < fitting.length; i += n) runs.push(session.run(what, signal, script, [key], argumentsOf(fitting.slice(i, i + n))))
-      await Promise.all(runs)
-      return answers
-    } catch (error) {
-      if (!session.connection.mayHaveHappened(error)) throw error
-      return answers.map((answer) => (answer === stored ? { status: 'unknown' } : answer))
-    }
+    const fitting = batch.flatMap((message, place) => (answers[place] === stored ? [{ message, place }] : []))
+    const parts = Array.from({ length: Math.ceil(fitting.length / scriptBatch) }, (_, i) =>
+      fitting.slice(i * scriptBatch, (i + 1) * scriptBatch),
+    )
+    const fates = await Promise.all(
+      parts.map((part) => {
+        const args = argumentsOf(part.map(({ message }) => message))
+        return session.run(what, signal, script, [key], args).then(() => stored, fateOf)
+      }),
+    )
+    const [first] = fates
+    if (first?.status === 'failed' && fates.every(({ status }) => status === 'failed')) throw first.error
+    for (const [i, part] of parts.entries()) for (const { place } of part) answers[place] = fates[i]!
+    return answers
   }
 
   return {

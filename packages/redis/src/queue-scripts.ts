@@ -72,9 +72,11 @@ if ARGV[1] == '1' then
   if redis.call('SISMEMBER', base .. ':groups', ARGV[2]) == 0 then ensure_group(base, ARGV[2]) end
   groups = {ARGV[2]}
 else
-  redis.call('HSETNX', base, 'format', '${format}')
-  groups = redis.call('SMEMBERS', base .. ':groups')
-  if #groups == 0 then groups = {''} end
+  groups = call('SMEMBERS', base .. ':groups')
+  if #groups == 0 then
+    call('HSETNX', base, 'format', '${format}')
+    groups = {''}
+  end
 end
 local last = 3 + ARGV[3]
 local sent_ms = #ARGV > last + ARGV[3] and now_ms(math.ceil)

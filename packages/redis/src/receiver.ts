@@ -13,7 +13,7 @@ import {
   type Receiver,
   type Settled,
 } from '@idemq/core'
-import type { Argument, Connection, Script } from './connection.ts'
+import { type Argument, type Connection, never, type Script } from './connection.ts'
 import { extendArguments, type Fence, settleArguments } from './fence.ts'
 import { queueKey, streamKey } from './keys.ts'
 import { extendScript, joinScript, leaveScript, lookScript, settleScript } from './receiver-scripts.ts'
@@ -39,7 +39,6 @@ type StreamReply = readonly [readonly [stream: Buffer, entries: readonly Entry[]
 
 const settled: Settled = { status: 'settled' }
 const lost: Settled = { status: 'lost' }
-const never = new AbortController().signal
 /** Long enough for nobody to notice a turn, short enough to follow a server that answers no more. */
 const longestBlockMs = 5_000
 /** Where a block cannot be ended early, stopping waits for it. */
@@ -103,11 +102,9 @@ export async function openReceiver(
   async function keep(entries: readonly Entry[], sinceMs: number): Promise<void> {
     const deliveries = entries.map((entry) => deliveryOf(entry, sinceMs + leaseMs))
     const free = stopped ? 0 : Math.max(0, room())
-    if (deliveries.length <= free) {
-      buffer = buffer.length === 0 ? deliveries : [...buffer, ...deliveries]
-      return
-    }
-    buffer.push(...deliveries.slice(0, free))
+    const kept = deliveries.length <= free ? deliveries : deliveries.slice(0, free)
+    buffer = buffer.length === 0 ? kept : [...buffer, ...kept]
+    if (kept.length > 0) bell.ring()
     await giveBack(deliveries.slice(free))
   }
 
