@@ -32,8 +32,11 @@ test.each(withOutbox)('$name: sending what is rolled back is found out', { timeo
   expect(result.counts.unexpected).toBeGreaterThan(0)
 })
 
-test('killing relays is refused where there are none', async () => {
+test.each([
+  ['killing relays', { relays: true }],
+  ['a wrong outbox', { control: 'outbox-marks-first' }],
+])('%s is refused where there are none', async (_, asked) => {
   const broker = brokers.find(({ name }) => name === 'redis')!
   const refused = { code: 'UNSUPPORTED', message: expect.stringContaining('redis has no outbox') }
-  await expect(runCampaign({ broker, kills: 1, relays: true, seed })).rejects.toMatchObject(refused)
+  await expect(runCampaign({ broker, kills: 1, seed, ...asked })).rejects.toMatchObject(refused)
 })

@@ -107,8 +107,8 @@ async function campaign(
   aim: Aim | undefined,
 ): Promise<CampaignResult> {
   const { broker, seed, control, harmless = false, relays = false, brokerKills, net, onProgress = () => {} } = options
-  if (relays && !run.adapter.outbox) {
-    throw new IdemqError('UNSUPPORTED', `--relay-kills: ${broker.name} has no outbox of its own, so no relay`)
+  if (aim?.needsOutbox && !run.adapter.outbox) {
+    throw new IdemqError('UNSUPPORTED', `${broker.name} has no outbox of its own, so nothing for relays to do`)
   }
   const kills = relays ? options.kills * relayPlaces.length : options.kills
   const trouble = await turmoil({

@@ -18,6 +18,8 @@ export interface Aim {
   readonly maxUnderWay?: number
   /** Claim lease of the workers in milliseconds. @default that of a campaign */
   readonly claimLeaseMs?: number
+  /** There is nothing to show without an outbox. @default false */
+  readonly needsOutbox?: boolean
 }
 
 export interface Control extends Aim {
@@ -148,6 +150,7 @@ export const controls: Readonly<Record<string, Control>> = {
   'outbox-marks-first': {
     wrong: 'outbox: rows are marked as sent when a relay claims them',
     wrap: storeControls.outboxMarksFirst,
+    needsOutbox: true,
     aim: [
       { role: 'relay', kind: 'edge', edge: 'send.before', hits: [1, 1] },
       { role: 'worker', kind: 'instant' },
@@ -157,6 +160,7 @@ export const controls: Readonly<Record<string, Control>> = {
   'outbox-ignores-rollback': {
     wrong: 'outbox: an insert is sent whether its transaction commits or rolls back',
     wrap: storeControls.outboxIgnoresRollback,
+    needsOutbox: true,
     aim: instants,
     mix: { reserve: 1, booked: 1 },
   },

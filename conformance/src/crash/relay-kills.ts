@@ -35,6 +35,7 @@ export const relayAim: Aim = {
   mix: { booked: 3, reserve: 1 },
   // Rows that a dead relay hides until its lease ends must not leave the others without any.
   maxUnderWay: 400,
+  needsOutbox: true,
 }
 
 /** Children of each role at once: no operator, for nothing is to be replayed. */

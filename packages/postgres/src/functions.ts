@@ -73,7 +73,7 @@ function takeMessages(s: string): string {
 CREATE FUNCTION ${s}.take_1(of_queue int, most int, lease_ms float8, from_us bigint)
 RETURNS TABLE (now_us text, last_us text, nth int, copies text, places text, tokens text, deliveries text,
   lengths text, ordered text, bodies bytea)
-${oneByOne} SET enable_sort = off AS $take$
+${oneByOne} SET enable_tidscan = on SET enable_sort = off AS $take$
 #variable_conflict use_column
 BEGIN
   -- Nobody waits for a lease to reach the disk: after a crash of the server the message is there, as if never received.

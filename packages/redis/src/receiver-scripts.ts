@@ -30,6 +30,7 @@ local consumer, max, default_lease = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4
 local now = now_ms(math.floor)
 local again_ms = now + 60000
 
+local refused = false
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', string.format('%.0f', now), 'LIMIT', 0, ${maxPromoted})
 if #due > 0 then
   local promoted = 0
@@ -37,7 +38,8 @@ if #due > 0 then
     if body then
       -- Out of memory, XADD is refused: what is due waits, and what is ready can still be drained.
       local added = redis.pcall('XADD', stream, '*', due[i], body)
-      if type(added) == 'table' and added.err then break end
+      refused = type(added) == 'table' and added.err
+      if refused then break end
     end
     promoted = i
   end
@@ -115,7 +117,7 @@ if max > 0 then
   end
 end
 local next_due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-if next_due[2] then again_ms = math.min(again_ms, tonumber(next_due[2])) end
+if next_due[2] and not refused then again_ms = math.min(again_ms, tonumber(next_due[2])) end
 table.insert(taken, 1, math.max(0, math.min(again_ms, scan_ms) - now))
 return taken
 `,

@@ -227,7 +227,7 @@ export async function openReceiver(
           })
         }
         if (isLast && !looking && !reading) return []
-        if (wanted > 0 && leftMs > 0 && !looking && !reading) {
+        if (wanted > 0 && !isLast && !reading) {
           reading = begin(read(wanted, leftMs), () => {
             reading = undefined
           })

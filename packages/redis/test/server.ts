@@ -95,3 +95,12 @@ export async function sendUnderCuts({ driver }: RedisAdapter, queue: QueueRef, a
   await sending
   return unknown
 }
+
+/** Until the server answers everybody with an error that begins with `word`. */
+export async function untilRefused(admin: Redis, word: string): Promise<void> {
+  const other = admin.duplicate({ enableReadyCheck: false })
+  const isRefused = (): Promise<boolean> => other.exists('x').then(() => false, isRefusal)
+  const isRefusal = (error: Error): boolean => error.message.startsWith(word)
+  await vi.waitUntil(isRefused, { timeout: 10_000, interval: 10 })
+  other.disconnect()
+}

@@ -1,9 +1,8 @@
 /** A server in trouble that passes: calls say what it is and that they can be repeated, and core repeats them. */
 import { randomBytes } from 'node:crypto'
 import { byJobId, connect, defineJob, IdemqError, type IdemqEvent } from '@idemq/core'
-import type { Redis } from 'ioredis'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { message, newQueue, signal, type TestServer, testServer } from './server.ts'
+import { message, newQueue, signal, type TestServer, testServer, untilRefused } from './server.ts'
 
 const request = { scope: 's', key: 'k', fingerprint: 'f', jobId: 'j', replay: 0, attempt: 1 }
 const times = { leaseMs: 30_000, retentionMs: 60_000 }
@@ -15,14 +14,6 @@ interface Trouble {
 }
 
 const gone = '/data/gone'
-
-async function untilRefused(admin: Redis, word: string): Promise<void> {
-  const other = admin.duplicate({ enableReadyCheck: false })
-  const isRefused = (): Promise<boolean> => other.exists('x').then(() => false, isRefusal)
-  const isRefusal = (error: Error): boolean => error.message.startsWith(word)
-  await vi.waitUntil(isRefused, { timeout: 10_000, interval: 10 })
-  other.disconnect()
-}
 
 const troubles: Readonly<Record<string, Trouble>> = {
   'out of memory (OOM)': {
