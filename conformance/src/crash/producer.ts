@@ -1,5 +1,5 @@
 /** The producer: enqueues what the mix draws, saying before and after what it knows. */
-import { fingerprintOf, type Mq, sleep, systemClock } from '@idemq/core'
+import { fingerprintOf, IdemqError, type Mq, sleep, systemClock } from '@idemq/core'
 import type { LedgerClient } from '../oracle/ledger.ts'
 import type { StatementLog } from '../oracle/statements.ts'
 import type { ChildConfig } from './child-config.ts'
@@ -83,7 +83,7 @@ async function book(options: ProducerOptions, payload: CrashPayload): Promise<vo
     if (rollsBack) throw new RolledBack()
   }
   try {
-    await commit(tap.adapter.inbox!, jobId, write, AbortSignal.timeout(callTimeoutMs))
+    await commit(tap.adapter.inbox!, jobId, write, deadline())
     log.write({ type: 'confirmed', jobId })
   } catch (error) {
     if (!(error instanceof RolledBack)) throw error
@@ -131,7 +131,15 @@ async function sendRaw({ tap, log, config }: ProducerOptions, bytes: Uint8Array)
   const message = { copyId, jobId: copyId, body: bytes, partitionKey: copyId, ordered: false, delayMs: 0 }
   log.write({ type: 'raw_attempted', body })
   const { driver } = tap.adapter
-  await driver.declare({ name: crashQueue, group: 'default' }, 'create', AbortSignal.timeout(callTimeoutMs))
-  const [sent] = await driver.send({ name: crashQueue }, [message], AbortSignal.timeout(callTimeoutMs))
+  await driver.declare({ name: crashQueue, group: 'default' }, 'create', deadline())
+  const [sent] = await driver.send({ name: crashQueue }, [message], deadline())
   if (sent?.status === 'stored') log.write({ type: 'raw_confirmed', body })
+}
+
+/** Aborts with an error that says that the call may be tried again. */
+function deadline(): AbortSignal {
+  const late = new AbortController()
+  const error = new IdemqError('TIMEOUT', `a producer's call was not answered within ${callTimeoutMs} ms`)
+  systemClock.schedule(() => late.abort(error), callTimeoutMs, true)
+  return late.signal
 }

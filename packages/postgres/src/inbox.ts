@@ -1,6 +1,6 @@
 /**
  * The inbox in Postgres. The rules of who may claim are those of {@link InboxStore.claim}; the functions of
- * `functions.ts` decide by them, one for a whole batch.
+ * `store-functions.ts` decide by them, one for a whole batch.
  */
 import type { ClaimAnswer, ClaimEnd, ClaimRef, Held, InboxStore } from '@idemq/core'
 import { numberArray, textArray } from './arrays.ts'

@@ -3,9 +3,9 @@
  * a new entry at the end.
  *
  * What keeps it fast: a message has two index entries, written once; receiving, extending and settling it write none
- * (HOT: half of each page is left for that). No statement but `stats` looks at more rows than it works on, see `functions.ts`. Dead rows that vacuum may not remove
- * yet (somebody's old transaction) are stepped over once by each receiver, see `frontier.ts`. Inbox rows are changed in
- * place (HOT).
+ * (HOT: half of each page is left for that). No statement but `stats` looks at more rows than it works on, see `plans.ts`.
+ * Dead rows that vacuum may not remove yet (somebody's old transaction) are stepped over once by each receiver, see
+ * `frontier.ts`. Inbox rows are changed in place (HOT) too.
  */
 import { IdemqError } from '@idemq/core'
 import { functions1 } from './functions.ts'

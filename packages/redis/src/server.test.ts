@@ -86,7 +86,7 @@ describe.each(['redis', 'valkey'] as const)('a full %s', async (name) => {
     await fill()
     try {
       await expect(driver.send(queue, [message('more')], signal)).rejects.toMatchObject({ code: 'BROKER_FULL' })
-      const got = await receiver.receive(2, 5_000, signal)
+      const got = [...(await receiver.receive(1, 5_000, signal)), ...(await receiver.receive(1, 5_000, signal))]
       expect(texts(got).sort()).toEqual(['due', 'ready'])
       await receiver.extend(got, signal)
       const request = { scope: 's', key: queue.name, fingerprint: 'f', jobId: 'j', replay: 0, attempt: 1 }

@@ -44,7 +44,9 @@ async function work(boss: PgBoss, run: PgBossRun, name: string, jobs: number): P
 
 export async function workedByPgBoss(run: PgBossRun): Promise<Cost> {
   const boss = new PgBoss({ connectionString: run.url, supervise: false, schedule: false })
-  boss.on('error', console.error)
+  boss.on('error', (error) => {
+    throw error
+  })
   await boss.start()
   await work(boss, run, 'warm', run.warmupJobs)
   const cost = await work(boss, run, 'bench', run.jobs)
