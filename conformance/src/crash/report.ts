@@ -2,6 +2,7 @@
 import { type CrashPoint, crashPoints } from '@idemq/core'
 import type { CampaignResult } from './campaign.ts'
 import { expectations } from './expectations.ts'
+import { edges } from './plans.ts'
 import { followsRelay } from './relay-kills.ts'
 
 const maxFindings = 40
@@ -63,6 +64,8 @@ export function jsonLineOf({ broker, kills, counts, seed, brokerKills, faults, o
 }
 
 function rank(where: string): number {
-  const at = Object.keys(crashPoints).indexOf(where)
-  return at < 0 ? Number.POSITIVE_INFINITY : at
+  const at = order.indexOf(where)
+  return at < 0 ? order.length : at
 }
+
+const order: readonly string[] = [...Object.keys(crashPoints), ...edges]

@@ -44,9 +44,12 @@ describe('credentials and databases', async () => {
     const queue = newQueue()
     await driver.declare(queue, 'create', signal)
     expect(warnings).toEqual(['IDEMQ_REDIS_UNKNOWN_SETTINGS'])
-    await driver.send(queue, [message('one'), message('two', { delayMs: 20 })], signal)
     const receiver = await openReceiver(adapter, queue)
-    for (const text of ['one', 'two']) {
+    for (const [text, delayMs] of [
+      ['one', 0],
+      ['two', 20],
+    ] as const) {
+      await driver.send(queue, [message(text, { delayMs })], signal)
       const got = await receiver.receive(1, 5_000, signal)
       expect(texts(got)).toEqual([text])
       await receiver.extend(got, signal)
