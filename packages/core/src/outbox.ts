@@ -5,7 +5,7 @@ import type { Events } from './events.ts'
 import { outgoingOf } from './internal/codec.ts'
 import type { Composed, Composer, EnqueueOptions } from './internal/composer.ts'
 import { reach } from './internal/crash-points.ts'
-import { callTimeoutMs, ioPauseMs, timed } from './internal/persist.ts'
+import { callTimeoutMs, ioPauseMs, persist, startTimeoutMs, timed } from './internal/persist.ts'
 import type { Sender } from './internal/sender.ts'
 import type { AnyJob, Job } from './job.ts'
 import type { OutboxClaim, OutboxRow, OutboxStats, OutboxStore } from './store.ts'
@@ -117,9 +117,20 @@ export class Relay {
     }
   }
 
-  /** @throws IdemqError QUEUE_MISSING where the table is missing and may not be created */
+  /**
+   * @throws IdemqError QUEUE_MISSING where the table is missing and may not be created; BROKER_UNAVAILABLE, BROKER_BUSY
+   * after trying for 10 s
+   */
   async start(): Promise<void> {
-    await this.#store.prepare(this.#host.declare, this.#stop.signal)
+    const { clock, declare, events } = this.#host
+    const operation = `prepare the outbox ${this.#store.name}`
+    await persist(() => this.#store.prepare(declare, this.#stop.signal), {
+      clock,
+      signal: this.#stop.signal,
+      deadlineMs: clock.monotonicMs() + startTimeoutMs,
+      operation,
+      onTrouble: (error) => events.emit('trouble', { queue: '', operation, error }),
+    })
     this.#loop ??= this.#run()
   }
 

@@ -6,7 +6,7 @@ import { isNoInbox } from './inbox.ts'
 import { Claims } from './internal/claims.ts'
 import type { Registration } from './internal/entry.ts'
 import type { JobContext } from './internal/job-run.ts'
-import { persist, throwFirst } from './internal/persist.ts'
+import { persist, startTimeoutMs, throwFirst } from './internal/persist.ts'
 import type { Quarantine } from './internal/quarantine.ts'
 import { QueueRunner } from './internal/queue-runner.ts'
 import type { Sender } from './internal/sender.ts'
@@ -65,8 +65,6 @@ const defaults = {
   retentionMs: 14 * 24 * 3_600_000,
 }
 const defaultDrainMs = 30_000
-/** How long a start repeats what may pass by itself. */
-const startTimeoutMs = 10_000
 const purgeEveryMs = 60_000
 const purgeBatch = 1_000
 /** Dead letters should stay replayable this long before the inbox forgets what was done. */
@@ -170,10 +168,10 @@ export class Worker<Tx = unknown> {
       const claims = new Claims({ inbox, clock, leaseMs: claimLeaseMs, retentionMs, onTrouble })
       const unclaimed = isNoInbox(inbox)
       const limits = { concurrency, prefetch, leaseMs, graceMs }
+      const parts = { driver, queue, registrations, claims, unclaimed, sender, events, clock, quarantine, random }
       this.#runners.push(
-        await QueueRunner.open(
-          { driver, queue, registrations, claims, unclaimed, sender, events, clock, quarantine, random, ...limits },
-          signal,
+        await patiently(`open queue '${name}' on ${driver.name}`, () =>
+          QueueRunner.open({ ...parts, ...limits }, signal),
         ),
       )
     }

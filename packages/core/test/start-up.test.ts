@@ -10,15 +10,18 @@ import {
   defineJob,
   exponential,
   fixed,
+  IdemqError,
   type IdemqEvent,
   ManualClock,
   type Mq,
   noInbox,
+  type OutboxStore,
   retryBudget,
+  sleep,
   type Worker,
   type WorkerOptions,
 } from '../src/index.ts'
-import { altered, numberedJob } from './scene.ts'
+import { altered, during, numberedJob } from './scene.ts'
 
 const clock = new ManualClock()
 let calls: string[]
@@ -190,7 +193,7 @@ it('closes what it opened where a later queue cannot be opened, and says why', a
   const one = numberedJob({ name: 'one', queue: 'one' })
   const worker = mq.worker({ inbox }).handle(one, () => {})
   worker.handle(numberedJob({ name: 'two', queue: 'two' }), () => {})
-  await expect(worker.start()).rejects.toThrow('refused')
+  await expect(during(clock, worker.start())).rejects.toThrow('refused')
   await mq.enqueue(one, { n: 1 })
   await clock.advance(10_000)
   expect(await driver.stats({ name: 'one', group: 'default' }, AbortSignal.timeout(100))).toMatchObject({ ready: 1 })
@@ -254,4 +257,40 @@ it('freezes a job and fills in its defaults', () => {
   expect(job).toMatchObject({ timeoutMs: 30_000, maxAttempts: 5, storeResult: false, circuit: undefined })
   expect(job.backoff.maxMs).toBe(900_000)
   expect(Object.isFrozen(job)).toBe(true)
+})
+
+it('a broker that is away for a moment while it opens the queue, or an outbox while it is prepared, delays the start', async () => {
+  const away = (times: number): (() => void) => {
+    return () => {
+      if (times-- > 0) throw new IdemqError('BROKER_UNAVAILABLE', 'restarting')
+    }
+  }
+  const { driver } = memory({ clock })
+  const opening = away(2)
+  const mq = await connect(
+    altered(driver, {
+      open: async (queue, options, signal) => {
+        opening()
+        return driver.open(queue, options, signal)
+      },
+    }),
+    { clock },
+  )
+  const worker = mq.worker({ inbox }).handle(business, () => {})
+  await during(clock, worker.start())
+
+  const preparing = away(2)
+  const outbox: OutboxStore = {
+    name: 'outbox',
+    prepare: async () => preparing(),
+    insert: async () => {},
+    claim: async () => [],
+    markSent: async () => {},
+    wait: (waitMs, signal) => sleep(clock, waitMs, signal),
+    stats: async () => ({ pending: 0 }),
+    close: async () => {},
+  }
+  const relay = mq.relay({ outbox })
+  await during(clock, relay.start())
+  await during(clock, mq.close())
 })

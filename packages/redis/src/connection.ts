@@ -78,6 +78,8 @@ export class Connection {
   #readies = 0
   /** Counts connections that ended: what belonged to one of them is gone. */
   #ends = 0
+  /** Gives up the calls that wait for a connection. */
+  readonly #waiting = new Set<(error: Error) => void>()
   #lastTrouble: unknown
   #refusal: unknown
 
@@ -137,6 +139,16 @@ export class Connection {
     // What is under way is answered first: QUIT is the last command on the connection.
     if (client.status === 'ready') await client.quit().catch(() => {})
     client.disconnect()
+    for (const giveUp of this.#waiting) giveUp(new Error('it was closed before it was connected'))
+  }
+
+  /** A client that is told to connect no more never answers what waits for a connection. */
+  #orClosed(answer: Promise<unknown>): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.add(reject)
+      const forget = (): boolean => this.#waiting.delete(reject)
+      answer.then(resolve, reject).then(forget)
+    })
   }
 
   #answer(what: string, signal: AbortSignal, send: (client: Redis | Cluster) => Promise<unknown>): Promise<unknown> {
@@ -144,6 +156,7 @@ export class Connection {
     if (signal.aborted) throw aborted(signal, what)
     const readies = this.#readies
     const wasReady = client.status === 'ready'
+    const answer = wasReady ? send(client) : this.#orClosed(send(client))
     const toError = (thrown: unknown): IdemqError => {
       const error = this.#errorOf(thrown, what)
       if (!isReply(thrown) && (wasReady || this.#readies !== readies)) this.#unanswered.add(error)
@@ -151,17 +164,17 @@ export class Connection {
     }
     // Listening costs as much as the rest of a call.
     if (signal === never) {
-      return send(client).catch((thrown: unknown) => {
+      return answer.catch((thrown: unknown) => {
         throw toError(thrown)
       })
     }
     return new Promise((resolve, reject) => {
       const onAbort = (): void => reject(toError(aborted(signal, what)))
       signal.addEventListener('abort', onAbort)
-      send(client).then(
-        (answer) => {
+      answer.then(
+        (reply) => {
           signal.removeEventListener('abort', onAbort)
-          resolve(answer)
+          resolve(reply)
         },
         (thrown: unknown) => {
           signal.removeEventListener('abort', onAbort)

@@ -89,6 +89,21 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     expect(copyIds).toEqual(batch.filter((_, i) => isStored[i]).map(({ copyId }) => copyId))
   })
 
+  it('sends large bodies in parts that the server takes', async () => {
+    const { adapter, queue } = await start()
+    await admin.config('SET', 'client-query-buffer-limit', 16 * 1024 * 1024)
+    try {
+      const batch = Array.from({ length: 40 }, () => message('x'.repeat(1_000_000)))
+      const sent = await adapter.driver.send(queue, batch, signal)
+      expect(sent).toEqual(batch.map(() => ({ status: 'stored' })))
+      expect(await adapter.driver.sendDead(queue, batch, signal)).toEqual(sent)
+      const copyIds = (await admin.xrange(streamOf(queue), '-', '+')).map(([, [copyId]]) => copyId)
+      expect(copyIds).toEqual(batch.map(({ copyId }) => copyId))
+    } finally {
+      await admin.config('SET', 'client-query-buffer-limit', 1024 * 1024 * 1024)
+    }
+  })
+
   it('goes on after the server lost all its data: queue, group and scripts come back by themselves', async () => {
     const { adapter, queue } = await start()
     const receiver = await openReceiver(adapter, queue)

@@ -29,6 +29,8 @@ export interface DriverOptions {
 const maxBatch = 1_000
 /** Messages stored by one script: the next ones travel meanwhile, and others wait for it half a millisecond. */
 const scriptBatch = 250
+/** One more is taken until this is reached. A server closes connections that send a command of 1 GiB. */
+const scriptBytes = 4 * 1024 * 1024
 
 /** A name of its own for every receiver of every start of a process: what an earlier one held is never taken for ours. */
 const incarnation = randomUUID()
@@ -86,19 +88,19 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
     argumentsOf: (messages: readonly Outgoing[]) => Argument[],
   ): Promise<Sent[]> {
     const answers = batch.map((message) => sizeAnswer(message, maxBodyBytes))
-    const fitting = batch.flatMap((message, place) => (answers[place] === stored ? [{ message, place }] : []))
-    const parts = Array.from({ length: Math.ceil(fitting.length / scriptBatch) }, (_, i) =>
-      fitting.slice(i * scriptBatch, (i + 1) * scriptBatch),
+    const parts = partsOf(
+      batch.map((_, place) => place).filter((place) => answers[place] === stored),
+      batch,
     )
     const fates = await Promise.all(
-      parts.map((part) => {
-        const args = argumentsOf(part.map(({ message }) => message))
+      parts.map((places) => {
+        const args = argumentsOf(places.map((place) => batch[place]!))
         return session.run(what, signal, script, [key], args).then(() => stored, fateOf)
       }),
     )
     const [first] = fates
     if (first?.status === 'failed' && fates.every(({ status }) => status === 'failed')) throw first.error
-    for (const [i, part] of parts.entries()) for (const { place } of part) answers[place] = fates[i]!
+    for (const [i, places] of parts.entries()) for (const place of places) answers[place] = fates[i]!
     return answers
   }
 
@@ -173,6 +175,22 @@ function sizeAnswer({ copyId, body }: Outgoing, maxBodyBytes: number): Sent {
   if (body.byteLength <= maxBodyBytes) return stored
   const text = `redis: copy ${copyId} has ${body.byteLength} bytes, the limit is ${maxBodyBytes}`
   return { status: 'failed', error: new IdemqError('BODY_TOO_LARGE', text) }
+}
+
+/** Places of a batch, as many together as one script takes. */
+function partsOf(places: readonly number[], batch: readonly Outgoing[]): number[][] {
+  const parts: number[][] = []
+  let part: number[] = []
+  let bytes = 0
+  for (const place of places) {
+    if (part.length === 0) parts.push(part)
+    part.push(place)
+    bytes += batch[place]!.body.byteLength
+    if (part.length < scriptBatch && bytes < scriptBytes) continue
+    part = []
+    bytes = 0
+  }
+  return parts
 }
 
 /** As {@link sendScript} takes them. */

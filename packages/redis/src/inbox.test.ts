@@ -33,7 +33,7 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
   it('keeps a row for as long as its lease is renewed, beyond the retention', async () => {
     const { inbox } = open()
     const copy = request()
-    const [claim] = await inbox.claim([copy], { leaseMs: 100, retentionMs: 100 }, signal)
+    const [claim] = await inbox.claim([copy], { leaseMs: 10_000, retentionMs: 100 }, signal)
     if (claim?.status !== 'claimed') throw new Error(`answered ${claim?.status}`)
     await inbox.renew([{ scope: copy.scope, key: copy.key, token: claim.token }], 20_000, signal)
     expect(await admin.pttl(rowKey('idemq', copy.scope, copy.key))).toBeGreaterThan(19_000)

@@ -32,23 +32,23 @@ local again_ms = now + 60000
 
 local refused = false
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', string.format('%.0f', now), 'LIMIT', 0, ${maxPromoted})
-if #due > 0 then
-  local promoted = 0
-  for i, body in ipairs(redis.call('HMGET', bodies, unpack(due))) do
-    if body then
-      -- Out of memory, XADD is refused: what is due waits, and what is ready can still be drained.
-      local added = redis.pcall('XADD', stream, '*', due[i], body)
-      refused = type(added) == 'table' and added.err
-      if refused then break end
-    end
-    promoted = i
+local promoted = 0
+for i, copy in ipairs(due) do
+  -- One by one: they may be large.
+  local body = redis.call('HGET', bodies, copy)
+  if body then
+    -- Out of memory, XADD is refused: what is due waits, and what is ready can still be drained.
+    local added = redis.pcall('XADD', stream, '*', copy, body)
+    refused = type(added) == 'table' and added.err
+    if refused then break end
   end
-  if promoted > 0 then
-    redis.call('ZREM', delayed, unpack(due, 1, promoted))
-    redis.call('HDEL', bodies, unpack(due, 1, promoted))
-  end
-  if promoted == ${maxPromoted} then again_ms = now end
+  promoted = i
 end
+if promoted > 0 then
+  redis.call('ZREM', delayed, unpack(due, 1, promoted))
+  redis.call('HDEL', bodies, unpack(due, 1, promoted))
+end
+if promoted == ${maxPromoted} then again_ms = now end
 
 local known = redis.call('HMGET', state, 'scanMs', 'minLeaseMs')
 local scan_ms = tonumber(known[1] or '0')

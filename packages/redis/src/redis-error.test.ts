@@ -169,6 +169,15 @@ it('answers BROKER_UNAVAILABLE where nobody listens', async () => {
   expect(await codeOf(inbox.claim([request], times, signal))).toBe('BROKER_UNAVAILABLE')
 })
 
+it('ends what waits for a connection when it is closed, while nobody listens', async () => {
+  const { driver, inbox } = redis({ url: 'redis://127.0.0.1:1', onWarning: () => {} })
+  await codeOf(inbox.claim([request], times, signal))
+  const waiting = codeOf(inbox.claim([request], times, signal))
+  await inbox.close()
+  await driver.close()
+  expect(await waiting).toBe('CLOSED')
+})
+
 describe('a replica', async () => {
   const { admin, open, start } = await testServer('redis')
 

@@ -3,6 +3,8 @@ import { asIdemqError, IdemqError } from '../errors.ts'
 
 /** Longest wait for one answer of a broker or store. */
 export const callTimeoutMs: number = 30_000
+/** How long the start of a worker or relay repeats what may pass by itself. */
+export const startTimeoutMs: number = 10_000
 
 const firstPauseMs = 20
 const longestPauseMs = 2_000
