@@ -9,8 +9,8 @@ for (const { directory, manifest } of selected) {
   const entries = Object.values(manifest.exports ?? {}).flatMap((target) => target['idemq-source'] ?? [])
   const types = ['--noEmit', 'false', '--emitDeclarationOnly', '--rewriteRelativeImportExtensions']
   const built =
-    run('tsup', [...entries, '--config', join(root, 'scripts/tsup.config.ts')], directory) &&
-    run('tsc', ['-p', 'tsconfig.build.json', ...types, '--rootDir', 'src', '--outDir', 'dist'], directory)
+    (await run('tsup', [...entries, '--config', join(root, 'scripts/tsup.config.ts')], directory)) &&
+    (await run('tsc', ['-p', 'tsconfig.build.json', ...types, '--rootDir', 'src', '--outDir', 'dist'], directory))
   if (!built) process.exit(1)
 }
 console.log(`built ${selected.length} of ${packages.length} packages`)

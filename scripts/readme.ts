@@ -29,7 +29,7 @@ const config = {
   include: ['*.ts'],
 }
 writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config))
-const ok = run('tsc', ['-p', 'examples/.readme'])
+const ok = await run('tsc', ['-p', 'examples/.readme'])
 if (ok) rmSync(folder, { recursive: true })
 console.log(ok ? `${count} README blocks compile` : `README blocks do not compile: see ${folder}`)
 process.exit(ok ? 0 : 1)

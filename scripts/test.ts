@@ -29,12 +29,12 @@ async function prepare(): Promise<void> {
 }
 
 /** Runs the tests and sees which servers they started, each with its image. */
-function test(): { readonly passed: boolean; readonly started: ReadonlyMap<ServerName, string> } {
+async function test(): Promise<{ readonly passed: boolean; readonly started: ReadonlyMap<ServerName, string> }> {
   const directory = mkdtempSync(join(tmpdir(), 'idemq-test-'))
   const log = join(directory, 'bed.log')
   writeFileSync(log, '')
   process.env.IDEMQ_BED_LOG = log
-  const passed = run('vitest', [
+  const passed = await run('vitest', [
     ...['run', '--config', 'scripts/vitest.config.ts'],
     ...selected.map((p) => join(p.directory, '/')),
   ])
@@ -46,9 +46,9 @@ function test(): { readonly passed: boolean; readonly started: ReadonlyMap<Serve
   return { passed, started }
 }
 
-if (names.length === 0 && !run('node', ['--conditions=idemq-source', 'scripts/check.ts'])) fail('check failed')
+if (names.length === 0 && !(await run('node', ['--conditions=idemq-source', 'scripts/check.ts']))) fail('check failed')
 if (needed.size > 0) await prepare()
-const { passed, started } = test()
+const { passed, started } = await test()
 if (needed.size > 0) await endEngine()
 if (!passed) fail('tests failed')
 const skipped = [...needed].filter((name) => !started.has(name))

@@ -1,5 +1,6 @@
 /** What the scripts know of the workspace: its packages, found by looking, never listed twice. */
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ServerName } from '../conformance/src/bed/index.ts'
@@ -29,11 +30,12 @@ export const packages: readonly WorkspacePackage[] = [
   .filter(({ directory }) => existsSync(join(root, directory, 'package.json')))
   .map((p) => ({ ...p, manifest: JSON.parse(readFileSync(join(root, p.directory, 'package.json'), 'utf8')) }))
 
-/** Runs a tool of node_modules/.bin in a directory of the workspace, its output shown; true if it succeeded. */
-export function run(tool: string, args: readonly string[], directory = '.'): boolean {
+/** Runs a tool of node_modules/.bin in a directory of the workspace, its output shown. Resolves to whether it succeeded. */
+export async function run(tool: string, args: readonly string[], directory = '.'): Promise<boolean> {
   const cwd = join(root, directory)
-  const done = spawnSync(join(root, 'node_modules/.bin', tool), args, { cwd, stdio: 'inherit' })
-  return done.status === 0
+  const child = spawn(join(root, 'node_modules/.bin', tool), args, { cwd, stdio: 'inherit' })
+  const [code] = await once(child, 'exit')
+  return code === 0
 }
 
 /** The packages of these short names, or all. Ends the process with a message on an unknown one. */
