@@ -11,8 +11,7 @@ import {
   reportOf,
   runCampaign,
 } from '../conformance/src/crash/index.ts'
-import { IdemqError } from '../packages/core/src/index.ts'
-import { packageOfScheme } from '../packages/core/src/registry.ts'
+import { IdemqError, packageOfScheme } from '../packages/core/src/index.ts'
 
 const usage = `usage: npm run crash -- <broker|url> [options]
 

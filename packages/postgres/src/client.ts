@@ -18,7 +18,7 @@ export interface PgClient extends PgQueryable {
 }
 
 /**
- * `Pool` of `pg` has it. It stays yours: idemq never ends it. Give it at least 5 connections; idemq keeps one for
+ * `Pool` of `pg` has it. It stays yours: idemq never ends it. Give it at least 6 connections; idemq keeps one for
  * renewals and, unless `listen` is false, one for notifications.
  */
 export interface PgPool {

@@ -25,17 +25,28 @@ export class Frontier {
     this.#everyMs = everyMs
   }
 
-  /** Runs `look` from the position that is due; `undefined` is the start. It answers where the next one goes on. */
-  async look<T>(look: (from: string | undefined) => Promise<{ readonly found: T; readonly next: string }>): Promise<T> {
+  /** Runs `look` from the position that is due; `undefined` is the start. It answers where the next one goes on, or nothing to stay. */
+  async look<T>(
+    look: (from: string | undefined) => Promise<{ readonly found: T; readonly next: string | undefined }>,
+  ): Promise<T> {
     const startMs = this.#clock.monotonicMs()
     const from = startMs >= this.#wholeLookDueMs ? undefined : this.#position
-    const { found, next } = await look(from)
-    this.#position = next
-    if (from === undefined) {
-      const endMs = this.#clock.monotonicMs()
-      const pauseMs = Math.min(longestPauseMs, (endMs - startMs) / wholeLookShare)
-      this.#wholeLookDueMs = endMs + Math.max(this.#everyMs, pauseMs)
+    try {
+      const { found, next } = await look(from)
+      this.#position = next ?? this.#position
+      return found
+    } finally {
+      // Also after one that failed: what took too long is not to be repeated at once.
+      if (from === undefined) {
+        const endMs = this.#clock.monotonicMs()
+        const pauseMs = Math.min(longestPauseMs, (endMs - startMs) / wholeLookShare)
+        this.#wholeLookDueMs = endMs + Math.max(this.#everyMs, pauseMs)
+      }
     }
-    return found
+  }
+
+  /** Something was seen ahead of where the next look would begin: that begins at the start. */
+  reset(): void {
+    this.#wholeLookDueMs = Number.NEGATIVE_INFINITY
   }
 }

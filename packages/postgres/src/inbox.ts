@@ -5,6 +5,7 @@
 import type { ClaimAnswer, ClaimEnd, ClaimRef, Held, InboxStore } from '@idemq/core'
 import { numberArray, textArray } from './arrays.ts'
 import type { Database, Row } from './database.ts'
+import { indexedText } from './indexed-text.ts'
 import { KeptConnection } from './kept-connection.ts'
 import { type PostgresTransaction, Transactions } from './transaction.ts'
 import type { Wakeups } from './wakeups.ts'
@@ -37,7 +38,7 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
       renewals.keep()
       const params = [
         textArray(batch.map(({ scope }) => scope)),
-        textArray(batch.map(({ key }) => key)),
+        textArray(batch.map(({ key }) => indexedText(key))),
         textArray(batch.map(({ fingerprint }) => fingerprint)),
         textArray(batch.map(({ jobId }) => jobId)),
         numberArray(batch.map(({ replay }) => replay)),
@@ -81,7 +82,7 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
           const { scope, key, token } = end(value)
           const state = `SELECT state = 'completed' AND token = $3::bigint AS committed, token = $3::bigint AS ours
             FROM ${schema}.inbox WHERE scope = $1 AND key = $2 FOR UPDATE`
-          const [row] = await database.run('read a commit back', state, [scope, key, token], patience)
+          const [row] = await database.run('read a commit back', state, [scope, indexedText(key), token], patience)
           return row?.committed === true ? 'committed' : row?.ours === true ? 'rolled back' : 'lost'
         },
         signal,
@@ -135,7 +136,7 @@ function claimAnswersOf({ tokens, starts, others }: Row): ClaimAnswer[] {
 function refParams(batch: readonly ClaimRef[]): string[] {
   return [
     textArray(batch.map(({ scope }) => scope)),
-    textArray(batch.map(({ key }) => key)),
+    textArray(batch.map(({ key }) => indexedText(key))),
     numberArray(batch.map(({ token }) => token)),
   ]
 }

@@ -8,6 +8,7 @@
 import type { Outgoing } from '@idemq/core'
 import { packBodies } from './bodies.ts'
 import type { Database, Query } from './database.ts'
+import { indexedText } from './indexed-text.ts'
 import { type Fence, fenceParams, type Held, lost, type Taken } from './messages.ts'
 
 /** Stores messages with an ordering key; a copy that is still there stays as it is. */
@@ -18,7 +19,7 @@ export function putOrdered(
   signal: AbortSignal,
 ): Promise<void> {
   const { bodies, starts, lengths } = packBodies(batch)
-  const keys = batch.map(({ partitionKey }) => `${queue}:${partitionKey}`)
+  const keys = batch.map(({ partitionKey }) => `${queue}:${indexedText(partitionKey)}`)
   return database.transaction('send', signal, async (query) => {
     await enter(query, database.schema, keys)
     await query(

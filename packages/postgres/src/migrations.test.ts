@@ -30,10 +30,28 @@ describe('migrationSql', () => {
     expect(rename(await definitions(byDeclare))).toBe(rename(await definitions(byPsql)))
   })
 
+  it.each(['read committed', 'repeatable read', 'serializable'])(
+    'several first starts at once make it once, where the default isolation is %s',
+    async (level) => {
+      const schema = freshSchema()
+      const target = new URL(url)
+      target.searchParams.set('options', `-c default_transaction_isolation=${level.replace(' ', '\\ ')}`)
+      const adapters = Array.from({ length: 4 }, () => postgres({ url: target.href, schema }))
+      for (const adapter of adapters) onTestFinished(() => closeAll(adapter))
+      await Promise.all(adapters.map(({ inbox }) => inbox.prepare('create', signal)))
+      await adapters[0]!.inbox.prepare('check', signal)
+    },
+  )
+
   it('a role that may create nothing works with what a DBA made for it, declared or to be declared', async () => {
     const schema = freshSchema()
     const role = `App role ${schema}`
     await admin.query(`CREATE ROLE "${role}" LOGIN PASSWORD 'idemq'`)
+    // As where functions are not for everybody.
+    await admin.query('ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC')
+    onTestFinished(async () => {
+      await admin.query('ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC')
+    })
     await psql(migrationSql({ schema, role, queues: [queue.name] }))
     const login = new URL(url)
     login.username = encodeURIComponent(role)
@@ -94,7 +112,7 @@ describe('migrationSql', () => {
   it('leaves nothing behind where it fails, and the connection can be used', async () => {
     const schema = freshSchema()
     await admin.query(`CREATE SCHEMA ${schema}; CREATE TABLE ${schema}.outbox (mine text)`)
-    const adapter = postgres({ url, schema, maxConnections: 3 })
+    const adapter = postgres({ url, schema, maxConnections: 5 })
     onTestFinished(() => closeAll(adapter))
     for (let i = 0; i < 5; i++) {
       const declared = adapter.driver.declare(queue, 'create', signal)

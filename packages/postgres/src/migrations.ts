@@ -134,7 +134,7 @@ INSERT INTO ${s}.migration (version) VALUES (${from + 1});
     checkQueue(name)
     return `INSERT INTO ${s}.queue (name) VALUES ('${name}') ON CONFLICT DO NOTHING;\n`
   })
-  return `BEGIN;
+  return `BEGIN ISOLATION LEVEL READ COMMITTED;
 SELECT pg_advisory_xact_lock(${migrationLock});
 DO $migrate$ BEGIN
   IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '${schema}') THEN
@@ -151,6 +151,7 @@ function grants(s: string, role: string): string {
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ${s} TO ${role};
 REVOKE INSERT, UPDATE, DELETE ON ${s}.migration FROM ${role};
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA ${s} TO ${role};
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ${s} TO ${role};
 `
 }
 

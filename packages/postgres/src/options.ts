@@ -24,7 +24,7 @@ export interface PostgresStoreOptions {
   readonly url?: string
   /** A pool of yours, which stays yours: close idemq before you end it. */
   readonly pool?: PgPool
-  /** Connections of the pool made for `url`, from 3 to 1,000. @default 10 */
+  /** Connections of the pool made for `url`, from 5 to 1,000. @default 10 */
   readonly maxConnections?: number
   /** Schema of the tables: a plain lower-case name. @default 'idemq' */
   readonly schema?: string
@@ -57,7 +57,7 @@ const defaults: Required<Omit<PostgresOptions, 'url' | 'pool'>> = {
 
 /** Lowest and highest value of each number. */
 const ranges = {
-  maxConnections: [3, 1_000],
+  maxConnections: [5, 1_000],
   pollMs: [1, 60_000],
   maxBodyBytes: [2 * reserveBytes, 128 * 1024 * 1024],
 } as const
@@ -116,7 +116,7 @@ export const openUrl: OpenUrl = async (url, { clock }) => {
     else if (name === 'listen' && (value === 'true' || value === 'false')) options[name] = value === 'true'
     else {
       const known = [...Object.keys(ranges), 'schema', 'listen (true or false)', ...libpqParameters].join(', ')
-      throw new IdemqError('INVALID_OPTION', `postgres: no option '${name}=${value}' in a URL; known: ${known}`)
+      throw new IdemqError('INVALID_OPTION', `postgres: no option '${name}' with this value in a URL; known: ${known}`)
     }
   }
   return postgres({ ...options, url: connection.href, clock })

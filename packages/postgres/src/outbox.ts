@@ -45,7 +45,7 @@ export function postgresOutboxOn(on: Database, wakeups: Wakeups): OutboxStore<Ou
     const rows = await frontier.look(async (from = '0') => {
       const found = await database.run('claim outbox rows', claimSql, [max, leaseMs, from], signal)
       const ids = found.map(({ id }) => BigInt(id as string)).sort((a, b) => (a < b ? -1 : 1))
-      return { found, next: String(ids.at(-1) ?? from) }
+      return { found, next: ids.at(-1)?.toString() }
     })
     return rows.map(claimOf).sort((a, b) => (BigInt(a.id) < BigInt(b.id) ? -1 : 1))
   }
@@ -82,10 +82,16 @@ export function postgresOutboxOn(on: Database, wakeups: Wakeups): OutboxStore<Ou
       for (;;) {
         const seen = bell.armed()
         if (signal.aborted) return
-        const found = await frontier.look(async (from = '0') => {
-          return { found: await use.database().run('look at the outbox', anySql, [from], signal), next: from }
+        let isWhole = false
+        const found = await frontier.look(async (from) => {
+          isWhole = from === undefined
+          const rows = await use.database().run('look at the outbox', anySql, [from ?? '0'], signal)
+          return { found: rows, next: undefined }
         })
-        if (found.length > 0) return
+        if (found.length > 0) {
+          if (isWhole) frontier.reset()
+          return
+        }
         const leftMs = untilMs - clock.monotonicMs()
         if (leftMs <= 0) return
         wakeups.ensureListening()

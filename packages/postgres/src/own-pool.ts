@@ -52,16 +52,11 @@ export async function endOwnPool(pool: PgPool): Promise<void> {
  * @throws IdemqError INVALID_URL
  */
 export function placeOf(text: string): string {
-  // The text may hold a password: it is not repeated.
-  const refuse = (what: string, cause?: unknown): never => {
-    throw new IdemqError('INVALID_URL', `postgres: ${what}; write postgres://user:password@host:port/database`, cause)
+  const refuse = (what: string): never => {
+    throw new IdemqError('INVALID_URL', `postgres: ${what}; write postgres://user:password@host:port/database`)
   }
-  let url: URL
-  try {
-    url = new URL(text)
-  } catch (cause) {
-    return refuse('not a URL', cause)
-  }
+  // The text may hold a password: neither it nor Node's error, which has it as `input`, is repeated.
+  const url = URL.parse(text) ?? refuse('not a URL')
   if (url.protocol !== 'postgres:' && url.protocol !== 'postgresql:') refuse(`'${url.protocol}' is another scheme`)
   if (url.hash !== '') refuse("a '#' in the password must be written %23")
   const host = url.searchParams.get('host') ?? (url.hostname === '' ? 'localhost' : url.hostname)

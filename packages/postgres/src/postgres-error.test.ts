@@ -245,11 +245,11 @@ describe('at work', () => {
   })
 
   it('a server that is silent is given up after the caller’s patience: a send is unknown, no connection is lost', async () => {
-    const { adapter } = await start({ maxConnections: 3 })
+    const { adapter } = await start({ maxConnections: 5 })
     await server.pause()
     try {
       const patience = AbortSignal.timeout(300)
-      const sends = Array.from({ length: 3 }, (_, i) => adapter.driver.send(queue, [message(`a${i}`)], patience))
+      const sends = Array.from({ length: 5 }, (_, i) => adapter.driver.send(queue, [message(`a${i}`)], patience))
       const answers = await Promise.allSettled(sends)
       // On a connection: it may be stored. Still waiting for one: refused.
       const seen = answers.map((answer) => {

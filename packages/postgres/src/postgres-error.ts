@@ -57,6 +57,12 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ERR_TLS_CERT_ALTNAME_INVALID: untrusted,
 }
 
+/** The commit of a send whose wake-up found no room, because somebody's LISTEN stands in an old transaction. */
+const notifyQueueFull: Meaning = {
+  code: 'BROKER_BUSY',
+  advice: 'a session with LISTEN keeps a transaction open: end it',
+}
+
 /** What `pg` itself says, without a code. */
 const clientMessages: readonly (readonly [RegExp, Meaning])[] = [
   [/pool after calling end/i, { code: 'CLOSED', advice: 'its pool was ended: close idemq before it' }],
@@ -85,6 +91,7 @@ const unreadable: Meaning = { code: 'INVALID_OPTION', advice: 'a file named in t
 function meaningOf(thrown: unknown): Meaning | undefined {
   const code = sqlState(thrown)
   if (code !== undefined && (thrown as NodeJS.ErrnoException).syscall === 'open') return unreadable
+  if (code === '54000' && /NOTIFY/.test((thrown as Error).message)) return notifyQueueFull
   if (code !== undefined) return meanings[code] ?? meanings[code.slice(0, 2)]
   if (thrown instanceof AggregateError) return meaningOf(thrown.errors[0])
   if (!(thrown instanceof Error)) return undefined

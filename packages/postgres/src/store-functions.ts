@@ -78,7 +78,7 @@ BEGIN
           OR c.state = 'failed' AND told.replay <= c.replay) THEN 'stale'
         WHEN c.fingerprint <> told.fingerprint AND c.state <> 'failed' THEN 'mismatch'
         ELSE 'busy' END AS status,
-      c.result, greatest(50, extract(epoch FROM c.lease_until - clock_timestamp()) * 1000)::float8 AS retry_after_ms
+      c.result, greatest(50, extract(epoch FROM CASE WHEN isfinite(c.lease_until) THEN c.lease_until - clock_timestamp() END) * 1000)::float8 AS retry_after_ms
     -- OFFSET 0 keeps the look-up one of each key.
     FROM told LEFT JOIN LATERAL (
       SELECT * FROM ${s}.inbox AS r WHERE told.token IS NULL AND r.scope = told.scope AND r.key = told.key OFFSET 0

@@ -51,6 +51,9 @@ export function clientOptions(answerTimeoutMs: number): {
   readonly connectTimeout: number
   readonly retryStrategy: (tries: number) => number
   readonly reconnectOnError: (error: Error) => boolean
+  readonly stringNumbers: false
+  readonly enableOfflineQueue: true
+  readonly enableAutoPipelining: false
 } {
   return {
     lazyConnect: true,
@@ -65,6 +68,10 @@ export function clientOptions(answerTimeoutMs: number): {
     retryStrategy,
     // After a failover the address may lead to the new primary.
     reconnectOnError: (error) => error.message.includes('READONLY'),
+    // A client of yours may have them otherwise.
+    stringNumbers: false,
+    enableOfflineQueue: true,
+    enableAutoPipelining: false,
   }
 }
 
@@ -169,7 +176,12 @@ export class Connection {
       })
     }
     return new Promise((resolve, reject) => {
-      const onAbort = (): void => reject(toError(aborted(signal, what)))
+      const onAbort = (): void => {
+        const error = toError(aborted(signal, what))
+        // It may still go out, with whatever waits for the connection.
+        this.#unanswered.add(error)
+        reject(error)
+      }
       signal.addEventListener('abort', onAbort)
       answer.then(
         (reply) => {

@@ -1,10 +1,11 @@
-import type { Sent } from '@idemq/core'
+import { type Sent, sleep, systemClock } from '@idemq/core'
+import { Redis } from 'ioredis'
 import { describe, expect, it } from 'vitest'
 import { message, newQueue, openReceiver, sendUnderCuts, signal, testServer, texts } from '../test/server.ts'
 import { queueKey, streamKey } from './keys.ts'
 
 describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
-  const { admin, open, start } = await testServer(name)
+  const { server, admin, open, start } = await testServer(name)
   const streamOf = (queue: { name: string; group: string }): string =>
     streamKey(queueKey('idemq', queue.name), queue.group)
 
@@ -87,6 +88,43 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     }
     const copyIds = (await admin.xrange(streamOf(queue), '-', '+')).map(([, [copyId]]) => copyId)
     expect(copyIds).toEqual(batch.filter((_, i) => isStored[i]).map(({ copyId }) => copyId))
+  })
+
+  it('a delivery that was released is lost, also where the same receiver has its entry again', async () => {
+    const { adapter, queue } = await start()
+    await adapter.driver.send(queue, [message('job')], signal)
+    const receiver = await openReceiver(adapter, queue)
+    const [first] = await receiver.receive(1, 1_000, signal)
+    const release = { delivery: first!, outcome: 'release' } as const
+    expect(await receiver.settle([release], signal)).toEqual([{ status: 'settled' }])
+    const [second] = await receiver.receive(1, 1_000, signal)
+    expect(await receiver.settle([release], signal)).toEqual([{ status: 'lost' }])
+    expect(await receiver.extend([first!, second!], signal)).toEqual([{ status: 'lost' }, { status: 'settled' }])
+    expect(await receiver.settle([{ delivery: second!, outcome: 'ack' }], signal)).toEqual([{ status: 'settled' }])
+  })
+
+  it('works with a client whose own settings would change replies or give up reads', async () => {
+    const client = new Redis(server.url, {
+      lazyConnect: true,
+      stringNumbers: true,
+      commandTimeout: 200,
+      enableOfflineQueue: false,
+      enableAutoPipelining: true,
+    })
+    const { adapter, queue } = await start({ client })
+    const request = { scope: 's', key: queue.name, fingerprint: 'f', jobId: 'j', replay: 0, attempt: 1 }
+    const [claim] = await adapter.inbox.claim([request], { leaseMs: 1_000, retentionMs: 1_000 }, signal)
+    expect(claim).toMatchObject({ status: 'claimed', attempt: 1 })
+    const receiver = await openReceiver(adapter, queue)
+    const waiting = receiver.receive(1, 5_000, signal)
+    // Longer than the client's own limit.
+    await sleep(systemClock, 400)
+    await adapter.driver.send(queue, [message('late')], signal)
+    const [delivery] = await waiting
+    expect(texts([delivery!])).toEqual(['late'])
+    expect(await receiver.settle([{ delivery: delivery!, outcome: 'ack' }], signal)).toEqual([{ status: 'settled' }])
+    expect(await receiver.settle([{ delivery: delivery!, outcome: 'ack' }], signal)).toEqual([{ status: 'lost' }])
+    client.disconnect()
   })
 
   it('sends large bodies in parts that the server takes', async () => {

@@ -15,7 +15,7 @@ import {
 import type { Argument, Script } from './connection.ts'
 import { scanDeadLetters } from './dead-letters.ts'
 import { queueKey } from './keys.ts'
-import { declareScript, format, sendDeadScript, sendScript, statsScript } from './queue-scripts.ts'
+import { declareScript, format, sendDeadScript, sendScript, statsScript, succeedScript } from './queue-scripts.ts'
 import { openReceiver } from './receiver.ts'
 import type { Session } from './session.ts'
 
@@ -114,7 +114,8 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
     },
 
     async send({ name, group }, batch, signal) {
-      return store(`send to '${name}'`, batch, signal, sendScript, queueKey(prefix, name), (fitting) => [
+      const script = group === undefined ? sendScript : succeedScript
+      return store(`send to '${name}'`, batch, signal, script, queueKey(prefix, name), (fitting) => [
         ...(group === undefined ? ['0', ''] : ['1', group]),
         ...messageArguments(fitting),
       ])

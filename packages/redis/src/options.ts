@@ -158,13 +158,16 @@ function resolveOptions(target: string | RedisOptions): Resolved {
 function serverOf({ url, client, cluster, answerTimeoutMs }: Resolved): Server {
   const ours = clientOptions(answerTimeoutMs)
   if (client) {
+    // Its own limits on a command would give up a read that the server goes on with, and strand what that takes.
+    const unlimited = { commandTimeout: undefined, blockingTimeout: undefined } as object
+    const overrides = { ...ours, ...unlimited }
     return {
       where: 'the given client',
       answerTimeoutMs,
       createClient: () =>
         client instanceof Cluster
-          ? client.duplicate([], { lazyConnect: true, redisOptions: ours })
-          : client.duplicate(ours),
+          ? client.duplicate([], { lazyConnect: true, redisOptions: overrides })
+          : client.duplicate(overrides),
     }
   }
   const { host, port, db, ...credentials } = parseUrl(url as string | URL)
@@ -190,13 +193,9 @@ interface Parsed {
 }
 
 function parseUrl(target: string | URL): Parsed {
-  let url: URL
-  try {
-    url = new URL(target)
-  } catch (cause) {
-    // The text may hold a password: it is not repeated.
-    throw new IdemqError('INVALID_URL', 'redis: not a URL; expected redis://host:6379', cause)
-  }
+  const url = URL.parse(String(target))
+  // The text may hold a password: it is not repeated.
+  if (!url) throw new IdemqError('INVALID_URL', 'redis: not a URL; expected redis://host:6379')
   const kind = schemes[url.protocol]
   const where = hostOf(url)
   if (!kind) throw new IdemqError('INVALID_URL', `${where}: the scheme must be ${Object.keys(schemes).join(' or ')}`)

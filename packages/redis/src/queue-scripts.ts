@@ -33,8 +33,7 @@ const ensureGroup = `
 local function ensure_group(base, group)
   redis.call('HSETNX', base, 'format', '${format}')
   local g = base .. ':g:' .. group
-  local first = redis.call('SADD', base .. ':groups', group) == 1 and redis.call('SCARD', base .. ':groups') == 1
-  if first and group ~= '' then
+  if group ~= '' and redis.call('SCARD', base .. ':groups') == 0 then
     for _, part in ipairs({':stream', ':copies', ':delayed', ':bodies'}) do
       if redis.call('EXISTS', base .. ':g:' .. part) == 1 then
         redis.call('RENAME', base .. ':g:' .. part, g .. part)
@@ -43,6 +42,8 @@ local function ensure_group(base, group)
   end
   local made = redis.pcall('XGROUP', 'CREATE', g .. ':stream', 'idemq', '0', 'MKSTREAM')
   if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP') then error(made.err, 0) end
+  -- Last, so that a first group that could not take over what waits for it still is the first when it is asked again.
+  redis.call('SADD', base .. ':groups', group)
   return g
 end
 `
@@ -65,7 +66,7 @@ return known
  * ARGV: '1' and the group, or '0' and '' for all; how many are not delayed, their copyIds, their bodies; then copyId,
  * delay in ms and body of each that is.
  */
-export const sendScript: Script = script(`${now}${ensureGroup}
+const send = `${now}${ensureGroup}
 local base, call = KEYS[1], redis.call
 local groups
 if ARGV[1] == '1' then
@@ -104,10 +105,14 @@ for _, group in ipairs(groups) do
   end
 end
 return 1
-`)
+`
+export const sendScript: Script = script(send)
+/** For what takes the place of a message that is acked next: on a full server, so that failing jobs do not block it. */
+export const succeedScript: Script = script(send, { whenFull: true })
 
 /** ARGV: group, then copyId and body of each letter. */
-export const sendDeadScript: Script = script(`
+export const sendDeadScript: Script = script(
+  `
 redis.call('HSETNX', KEYS[1], 'format', '${format}')
 local g = KEYS[1] .. ':g:' .. ARGV[1]
 for i = 2, #ARGV, 2 do
@@ -117,13 +122,15 @@ for i = 2, #ARGV, 2 do
   end
 end
 return 1
-`)
+`,
+  { whenFull: true },
+)
 
 /** ARGV: group, id, copyId. */
 export const removeDeadScript: Script = script(
   `
 local g = KEYS[1] .. ':g:' .. ARGV[1]
-redis.call('XDEL', g .. ':dead', ARGV[2])
+if redis.call('XDEL', g .. ':dead', ARGV[2]) == 0 then return 0 end
 return redis.call('SREM', g .. ':dead-copies', ARGV[3])
 `,
   { whenFull: true },

@@ -42,6 +42,7 @@ for i, copy in ipairs(due) do
     refused = type(added) == 'table' and added.err
     if refused then break end
   end
+  if not body then redis.call('SREM', g .. ':copies', copy) end
   promoted = i
 end
 if promoted > 0 then
@@ -49,6 +50,7 @@ if promoted > 0 then
   redis.call('HDEL', bodies, unpack(due, 1, promoted))
 end
 if promoted == ${maxPromoted} then again_ms = now end
+if refused and not string.find(refused, 'OOM') then error(refused, 0) end
 
 local known = redis.call('HMGET', state, 'scanMs', 'minLeaseMs')
 local scan_ms = tonumber(known[1] or '0')

@@ -31,7 +31,7 @@ export interface ReceiverOptions extends OpenOptions {
   readonly onClose: () => void
 }
 
-type HeldDelivery = Fence & { readonly body: Buffer; holdUntilMs: number }
+type HeldDelivery = Fence & { readonly body: Buffer; holdUntilMs: number; released: boolean }
 
 /** Fields are as a rule one: its copyId, and the body. */
 type Entry = readonly [id: Buffer, fields: readonly Buffer[], priorDeliveries?: number]
@@ -238,30 +238,43 @@ export async function openReceiver(
     },
 
     async settle(batch, signal) {
-      if (batch.length === 0) return []
       const settling = batch.map(({ delivery }) => delivery as HeldDelivery)
-      const released = batch.flatMap(({ outcome }, i) => (outcome === 'release' ? [i + 1] : []))
-      const gone = await run('settle in', signal, settleScript, settleArguments(consumer, settling, released))
+      const open = settling.flatMap((delivery, place) => (delivery.released ? [] : [place]))
+      const asked = open.map((place) => settling[place]!)
+      const released = open.flatMap((place, i) => (batch[place]!.outcome === 'release' ? [i + 1] : []))
+      const answers = batch.map((): Settled => lost)
+      if (asked.length === 0) return answers
+      // A release takes its count back, so that it cannot be told from the next delivery of the same entry to us: it is
+      // asked for once, whatever comes of it.
+      for (const i of released) asked[i - 1]!.released = true
+      let gone: unknown
+      try {
+        gone = await run('settle in', signal, settleScript, settleArguments(consumer, asked, released))
+      } catch (error) {
+        if (!connection.mayHaveHappened(error)) for (const i of released) asked[i - 1]!.released = false
+        throw error
+      }
       for (const delivery of settling) held.delete(delivery)
       if (released.length > 0) lookAtMs = 0
       bell.ring()
       const isGone = new Set(gone as number[])
-      return settling.map((_, i) => (isGone.has(i + 1) ? lost : settled))
+      for (const [i, place] of open.entries()) if (!isGone.has(i + 1)) answers[place] = settled
+      return answers
     },
 
     async extend(deliveries, signal) {
-      if (deliveries.length === 0) return []
       const sinceMs = clock.monotonicMs()
-      const extending = deliveries as readonly HeldDelivery[]
+      const extending = (deliveries as readonly HeldDelivery[]).filter(({ released }) => !released)
+      if (extending.length === 0) return deliveries.map(() => lost)
       const gone = await run('extend leases in', signal, extendScript, extendArguments(consumer, extending))
       const isGone = new Set(gone as number[])
-      return extending.map((delivery, i) => {
+      for (const [i, delivery] of extending.entries()) {
         held.delete(delivery)
-        if (isGone.has(i + 1)) return lost
+        if (isGone.has(i + 1)) continue
         delivery.holdUntilMs = sinceMs + leaseMs
         held.add(delivery)
-        return settled
-      })
+      }
+      return (deliveries as readonly HeldDelivery[]).map((delivery) => (held.has(delivery) ? settled : lost))
     },
 
     stop,
@@ -276,5 +289,5 @@ export async function openReceiver(
 function deliveryOf([id, fields, priorDeliveries = 0]: Entry, holdUntilMs: number): HeldDelivery {
   // Somebody else may have put more fields into it: nothing of them is dropped.
   const body = fields.length === 2 ? fields[1]! : Buffer.concat(fields)
-  return { id, copyId: fields[0]!, body, priorDeliveries, holdUntilMs }
+  return { id, copyId: fields[0]!, body, priorDeliveries, holdUntilMs, released: false }
 }

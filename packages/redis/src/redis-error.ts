@@ -21,6 +21,8 @@ const meanings: Readonly<Record<string, Meaning>> = {
   TRYAGAIN: { code: 'BROKER_BUSY', advice: 'the cluster is moving the slot of this queue' },
   MASTERDOWN: { code: 'BROKER_UNAVAILABLE', advice: 'the primary of this replica is down' },
   CLUSTERDOWN: { code: 'BROKER_UNAVAILABLE', advice: 'the cluster serves no requests' },
+  MOVED: { code: 'INVALID_OPTION', advice: 'this is a node of a cluster: say cluster=true' },
+  CROSSSLOT: { code: 'INVALID_OPTION', advice: 'this is a node of a cluster: say cluster=true' },
   WRONGTYPE: { code: 'QUEUE_MISMATCH', advice: 'a key of this queue is of another kind: use another prefix' },
 }
 
@@ -39,7 +41,7 @@ const tls: Meaning = {
 /** Whether a reply says that the stream or its group is gone: data was lost, or somebody deleted it. */
 export function isGroupGone(thrown: unknown): boolean {
   const cause = thrown instanceof IdemqError ? thrown.cause : thrown
-  return cause instanceof Error && /^(NOGROUP|UNBLOCKED)|NOGROUP/.test(cause.message)
+  return cause instanceof Error && /^UNBLOCKED|NOGROUP/.test(cause.message)
 }
 
 export function isScriptGone(thrown: unknown): boolean {
@@ -65,6 +67,8 @@ export function redisError(thrown: unknown, what: string, where: string, lastTro
   const reply = isReply(thrown)
   const cause = reply ? thrown : (lastTrouble ?? thrown)
   const message = cause instanceof Error ? cause.message || nestedMessage(cause) : String(cause)
+  // ioredis adds the command, which may be AUTH with the password or a script with every body.
+  if (cause instanceof Error) delete (cause as { command?: unknown }).command
   const meaning = reply || isReply(cause) ? meaningOfReply(message, cause) : meaningOfConnection(cause)
   return new IdemqError(meaning.code, `redis: cannot ${what}, ${where}: ${message}; ${meaning.advice}`, cause)
 }

@@ -272,6 +272,21 @@ export const wrongInboxes: readonly WrongInbox[] = [
     },
   },
   {
+    fault: 'keys are cut where an index ends',
+    caughtBy: 'keys of 1,024 characters, of more bytes than an index may hold, are told apart and harm no neighbour',
+    make: () => (store) => {
+      const cut = <T extends { readonly key: string }>(batch: readonly T[]): T[] =>
+        batch.map((each) => ({ ...each, key: each.key.slice(0, 900) }))
+      return {
+        ...store,
+        claim: (batch, times, signal) => store.claim(cut(batch), times, signal),
+        renew: (batch, leaseMs, signal) => store.renew(cut(batch), leaseMs, signal),
+        record: (batch, signal) => store.record(cut(batch), signal),
+        end: (batch, retentionMs, signal) => store.end(cut(batch), retentionMs, signal),
+      }
+    },
+  },
+  {
     fault: 'purge ignores its limit',
     caughtBy: 'purge deletes rows past their retention, at most max at a time, and no others',
     make: () => (store) => ({ ...store, purge: (_, signal) => store.purge(10_000, signal) }),

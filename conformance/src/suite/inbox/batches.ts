@@ -39,6 +39,28 @@ export const batchCases: CaseGroup<AnyStoreHarness, StoreBench> = {
       },
     },
     {
+      name: 'keys of 1,024 characters, of more bytes than an index may hold, are told apart and harm no neighbour',
+      async run(t) {
+        const store = await t.store()
+        // Nothing that compresses: letters of three bytes, drawn at random.
+        const long = (): string =>
+          String.fromCharCode(...Array.from({ length: 1_023 }, () => 0x4e00 + Math.floor(Math.random() * 20_000)))
+        const stem = long()
+        const batch = [request(), request({ key: `${stem}a` }), request({ key: `${stem}b` })]
+        const [short, one, two] = await store.claim(batch, longTimes, t.signal)
+        assert.deepEqual(
+          [short, one, two].map((answer) => answer?.status),
+          ['claimed', 'claimed', 'claimed'],
+        )
+        assert.ok(one?.status === 'claimed')
+        const ref = { scope: batch[1]!.scope, key: batch[1]!.key, token: one.token }
+        assert.deepEqual(await store.renew([ref], longMs, t.signal), ['held'])
+        await t.ended(store, ref, { state: 'completed', result: '1' })
+        assert.deepEqual(await t.claim(store, batch[1]!), { status: 'completed', result: '1' })
+        assert.equal((await t.claim(store, batch[2]!)).status, 'busy')
+      },
+    },
+    {
       name: 'a large batch is answered in order, and each end is its own: states mixed',
       async run(t) {
         const store = await t.store()
