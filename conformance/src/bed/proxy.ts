@@ -1,6 +1,8 @@
+import { performance } from 'node:perf_hooks'
 import { IdemqError } from '@idemq/core'
 import { startContainer } from './container.ts'
 import type { Engine } from './engine.ts'
+import { report, seconds } from './report.ts'
 
 /** A network between a client and a server that a test makes bad. Faults add up until {@link BedProxy.heal}. */
 export interface BedProxy {
@@ -35,8 +37,10 @@ export async function startProxy(
   port: number,
   url: (host: string, port: number) => string,
 ): Promise<BedProxy> {
+  const startedAt = performance.now()
   const container = await startContainer(engine, 'toxiproxy')
   const api = `http://${container.host}:${container.port}`
+  report(`toxiproxy (${container.image}) serves at ${api}: ${seconds(startedAt)}`)
   await call(`${api}/proxies`, {
     name: 'bed',
     listen: `${container.host}:${port}`,

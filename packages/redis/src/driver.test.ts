@@ -77,7 +77,7 @@ describe.each(['redis', 'valkey'] as const)('on %s', async (name) => {
     await admin.config('SET', 'maxmemory', used + 6_000_000)
     let sent: Sent[]
     try {
-      sent = await adapter.driver.send(queue, batch, signal)
+      sent = await adapter.driver.send({ name: queue.name }, batch, signal)
     } finally {
       await admin.config('SET', 'maxmemory', 0)
     }
