@@ -85,7 +85,11 @@ describe.each(['redis', 'valkey'] as const)('a full %s', async (name) => {
     await inbox.prepare('create', signal)
     await fill()
     try {
-      await expect(driver.send(queue, [message('more')], signal)).rejects.toMatchObject({ code: 'BROKER_FULL' })
+      const everybody = { name: queue.name }
+      await expect(driver.send(everybody, [message('more')], signal)).rejects.toMatchObject({ code: 'BROKER_FULL' })
+      const retry = message('retry', { delayMs: 60_000 })
+      expect(await driver.send(queue, [retry], signal)).toEqual([{ status: 'stored' }])
+      expect(await driver.sendDead(queue, [message('dead')], signal)).toEqual([{ status: 'stored' }])
       const got = [...(await receiver.receive(1, 5_000, signal)), ...(await receiver.receive(1, 5_000, signal))]
       expect(texts(got).sort()).toEqual(['due', 'ready'])
       await receiver.extend(got, signal)
