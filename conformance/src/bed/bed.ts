@@ -1,10 +1,11 @@
 import { performance } from 'node:perf_hooks'
-import { type ContainerOptions, type ServerContainer, startContainer } from './container.ts'
-import { engine } from './engine.ts'
+import { IdemqError } from '@idemq/core'
+import { type ContainerOptions, freePlace, type ServerContainer, startContainer } from './container.ts'
+import { type Engine, engine } from './engine.ts'
 import { serverImage } from './image.ts'
 import { type BedProxy, startProxy } from './proxy.ts'
 import { report, seconds } from './report.ts'
-import { type Server, type ServerName, servers } from './servers.ts'
+import { type Place, type Server, type ServerName, servers } from './servers.ts'
 
 /** A real server of its own in a container, at the same URL until `stop`. */
 export interface BedServer extends ServerContainer {
@@ -24,19 +25,56 @@ export interface BedServer extends ServerContainer {
  * `BROKER_UNAVAILABLE` where the server does not become ready, with the end of its log.
  */
 export async function bed(name: ServerName, options: ContainerOptions = {}): Promise<BedServer> {
+  return start(await engine(), name, options)
+}
+
+/** Several servers that are one cluster. */
+export interface BedCluster {
+  readonly nodes: readonly BedServer[]
+  /** Names every node. */
+  readonly url: string
+  /** Stops every node. */
+  stop(): Promise<void>
+}
+
+/**
+ * Starts `size` servers as one cluster, each with what {@link bed} gives. Resolves when all serve.
+ * @throws IdemqError `UNSUPPORTED` for a server that makes no cluster, else as `bed` does
+ */
+export async function bedCluster(name: ServerName, size: number, options: ContainerOptions = {}): Promise<BedCluster> {
+  const { clusterEnv, url }: Server = servers[name]
+  if (!clusterEnv) throw new IdemqError('UNSUPPORTED', `the bed makes no cluster of ${name}`)
   const running = await engine()
+  const places = await Promise.all(Array.from({ length: size }, () => freePlace(running, name)))
+  const starting = places.map((place, index) =>
+    start(running, name, { ...options, env: { ...clusterEnv(places, index), ...options.env } }, place),
+  )
+  const nodes = await Promise.all(starting).catch(async (error) => {
+    for (const each of await Promise.allSettled(starting)) if (each.status === 'fulfilled') await each.value.stop()
+    throw error
+  })
+  return {
+    nodes,
+    url: url(places.map(({ host, port }) => `${host}:${port}`).join(',')),
+    async stop() {
+      await Promise.all(nodes.map((node) => node.stop()))
+    },
+  }
+}
+
+async function start(running: Engine, name: ServerName, options: ContainerOptions, at?: Place): Promise<BedServer> {
   const { url }: Server = servers[name]
   await serverImage(running, name)
   const startedAt = performance.now()
-  const { image, inner, upstreamPort, proxyPort, ...container } = await startContainer(running, name, options)
-  const own = url(container.host, container.port)
+  const { image, inner, upstreamPort, proxyPort, ...container } = await startContainer(running, name, options, at)
+  const own = url(`${container.host}:${container.port}`)
   report(`${name} (${image}) serves at ${own}: ${seconds(startedAt)}`)
   let proxy: Promise<BedProxy> | undefined
   return {
     ...container,
     name,
     url: own,
-    innerUrl: url(inner.host, inner.port),
+    innerUrl: url(`${inner.host}:${inner.port}`),
     proxy() {
       proxy ??= startProxy(running, { host: container.host, port: upstreamPort }, proxyPort, url)
       return proxy

@@ -54,11 +54,12 @@ interface Started extends ServerContainer {
   readonly proxyPort: number
 }
 
-/** Starts one server and waits until it serves. */
+/** Starts one server, where it is told or somewhere free, and waits until it serves. */
 export async function startContainer(
   engine: Engine,
   name: ServerName,
   options: ContainerOptions = {},
+  given?: Place,
 ): Promise<Started> {
   const server: Server = servers[name]
   if (server.onLoopback && !engine.sharesLoopback) {
@@ -69,9 +70,8 @@ export async function startContainer(
   }
   const image = await serverImage(engine, name)
   removeWhenThisProcessEnds()
-  const at = await place(engine.address, server)
-  const { host, port } = at
-  const hostname = server.onLoopback ? host : `idemq-bed-${name}-${randomBytes(4).toString('hex')}`
+  const at = given ?? (await freePlace(engine, name))
+  const { host, port, hostname } = at
   const { command, env } = server
   const builder = new PublishedOn(host, image)
     .withLabels({ [ownerLabel]: owner })
@@ -137,10 +137,13 @@ export async function startContainer(
   }
 }
 
-async function place(host: string, server: Server): Promise<Place> {
+/** A place for a server that nobody else has. */
+export async function freePlace({ address: host }: Engine, name: ServerName): Promise<Place> {
+  const server: Server = servers[name]
+  const hostname = server.onLoopback ? host : `idemq-bed-${name}-${randomBytes(4).toString('hex')}`
   const ports: Record<string, number> = {}
   for (const key of Object.keys(server.ports ?? {})) ports[key] = await freePort(host)
-  return { host, ports, port: await freePort(host), proxyPort: await freePort(host) }
+  return { host, hostname, ports, port: await freePort(host), proxyPort: await freePort(host) }
 }
 
 /** testcontainers publishes on every address of the machine: a test server belongs on one. */

@@ -51,7 +51,7 @@ async function obtain(engine: Engine, name: ServerName, server: Server, built: s
 async function build(engine: Engine, name: ServerName, server: Server, tag: string): Promise<void> {
   const context = mkdtempSync(join(tmpdir(), 'idemq-bed-image-'))
   try {
-    cpSync(folderOf(name), context, { recursive: true })
+    for (const folder of foldersOf(name)) cpSync(folder, context, { recursive: true })
     if (server.fetch) await fetchInto(context, server.fetch)
     const docker = engine.client.container.dockerode
     const stream = await docker.buildImage(
@@ -72,7 +72,7 @@ async function build(engine: Engine, name: ServerName, server: Server, tag: stri
 }
 
 async function baseFor(engine: Engine, name: ServerName): Promise<string> {
-  if (!readFileSync(join(folderOf(name), 'Dockerfile'), 'utf8').includes('ARG BASE')) return 'scratch'
+  if (!readFileSync(join(foldersOf(name)[0]!, 'Dockerfile'), 'utf8').includes('ARG BASE')) return 'scratch'
   const base = await baseImage(engine)
   if (base !== undefined) return base
   throw new IdemqError('MISSING_PACKAGE', 'no base image can be pulled, and bootstrapping one takes root on Debian')
@@ -97,12 +97,17 @@ const images: string = join(
   'images',
 )
 
-const folderOf = (name: ServerName): string => join(images, name)
+/** What its image is built from: a later folder's files win. */
+function foldersOf(name: ServerName): string[] {
+  const { variantOf }: Server = servers[name]
+  return [...(variantOf ? foldersOf(variantOf) : []), join(images, name)]
+}
 
-/** Names the content of a server's folder, so that a changed Dockerfile is built anew. */
+/** Names the content of a server's folders, so that a changed Dockerfile is built anew. */
 function recipeOf(name: ServerName): string {
   const hash = createHash('sha256')
-  for (const file of readdirSync(folderOf(name)).sort())
-    hash.update(file).update(readFileSync(join(folderOf(name), file)))
+  for (const folder of foldersOf(name)) {
+    for (const file of readdirSync(folder).sort()) hash.update(file).update(readFileSync(join(folder, file)))
+  }
   return hash.digest('hex').slice(0, 12)
 }

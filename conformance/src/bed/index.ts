@@ -1,4 +1,4 @@
-export { type BedServer, bed, prepareBed } from './bed.ts'
+export { type BedCluster, type BedServer, bed, bedCluster, prepareBed } from './bed.ts'
 export type { ContainerOptions, ServerContainer } from './container.ts'
 export { endEngine } from './engine.ts'
 export type { BedProxy } from './proxy.ts'

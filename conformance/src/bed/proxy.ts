@@ -33,7 +33,7 @@ export async function startProxy(
   engine: Engine,
   upstream: { readonly host: string; readonly port: number },
   port: number,
-  url: (host: string, port: number) => string,
+  url: (hosts: string) => string,
 ): Promise<BedProxy> {
   const container = await startContainer(engine, 'toxiproxy')
   const api = `http://${container.host}:${container.port}`
@@ -49,7 +49,7 @@ export async function startProxy(
     }
   }
   return {
-    url: url(container.host, port),
+    url: url(`${container.host}:${port}`),
     host: container.host,
     port,
     latency: (latencyMs, jitterMs = 0) => toxic('latency', both, { latency: latencyMs, jitter: jitterMs }),

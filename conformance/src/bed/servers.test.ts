@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { expect, test } from 'vitest'
-import { type BedServer, bed, type ServerName, servers } from './index.ts'
+import { expect, test, vi } from 'vitest'
+import { type BedServer, bed, bedCluster, type ServerName, servers } from './index.ts'
 import { answers } from './probe.ts'
 
 /** The version that a server itself states, and how long the whole test may take with an image still to be built. */
@@ -9,6 +9,7 @@ const stated: [name: ServerName, command: string[], version: RegExp][] = [
   ['rabbitmq-4.0', ['rabbitmqctl', 'version'], /^4\.0\./],
   ['rabbitmq-4.3', ['rabbitmqctl', 'version'], /^4\.3\./],
   ['kafka', ['sh', '-c', 'ls /opt/kafka/lib* | grep server-common'], /-4\.4\./],
+  ['kafka-3.9', ['sh', '-c', 'ls /opt/kafka/lib* | grep server-common'], /-3\.9\./],
   ['elasticmq', ['sh', '-c', 'ls /opt/*/lib | grep -i elasticmq'], /-1\.7\./],
   ['nats', ['nats-server', '--version'], /v2\.10\./],
 ]
@@ -36,13 +37,30 @@ test('a Kafka client that comes through the proxy is sent back through the proxy
   const server = await bed('kafka')
   try {
     const proxy = await server.proxy()
-    expect(await kafkaAddress(server)).toBe(server.port)
-    expect(await kafkaAddress(proxy)).toBe(proxy.port)
+    expect((await kafkaMetadata(server)).port).toBe(server.port)
+    expect((await kafkaMetadata(proxy)).port).toBe(proxy.port)
     await proxy.cut()
     expect(await serves({ ...server, port: proxy.port })).toBe(false)
     expect(await serves(server)).toBe(true)
   } finally {
     await server.stop()
+  }
+}, 300_000)
+
+test('three Kafka brokers are one cluster, and the others go on without a killed one', async () => {
+  const { nodes, url, stop } = await bedCluster('kafka', 3)
+  try {
+    const [first, second, third] = nodes as [BedServer, BedServer, BedServer]
+    expect(url).toBe(`kafka://${nodes.map(({ host, port }) => `${host}:${port}`).join(',')}`)
+    const brokers = (of: BedServer, count: number): Promise<void> =>
+      vi.waitFor(async () => expect((await kafkaMetadata(of)).brokers).toBe(count), { timeout: 20_000, interval: 100 })
+    for (const node of nodes) await brokers(node, 3)
+    await first.kill()
+    for (const node of [second, third]) await brokers(node, 2)
+    await first.start()
+    for (const node of nodes) await brokers(node, 3)
+  } finally {
+    await stop()
   }
 }, 300_000)
 
@@ -115,15 +133,14 @@ async function sqs(url: string, parameters: Record<string, string>): Promise<str
   return text
 }
 
-/** The port that the broker advertises in its answer to Metadata version 0 for no topic. */
-async function kafkaAddress(endpoint: { host: string; port: number }): Promise<number> {
+/** Of the broker's answer to Metadata version 0 for no topic: how many brokers it knows, and the first one's port. */
+async function kafkaMetadata(endpoint: { host: string; port: number }): Promise<{ brokers: number; port: number }> {
   const socket = connect(endpoint)
   try {
     socket.write(Buffer.from([0, 0, 0, 18, 0, 3, 0, 1, 0, 0, 0, 7, 0, 4, ...Buffer.from('idem'), 0, 0, 0, 0]))
     const [answer] = (await once(socket, 'data')) as [Buffer]
     // Size, correlation id, count of brokers, then the first: node id, host, port.
-    const hostLength = answer.readUInt16BE(16)
-    return answer.readInt32BE(18 + hostLength)
+    return { brokers: answer.readInt32BE(8), port: answer.readInt32BE(18 + answer.readUInt16BE(16)) }
   } finally {
     socket.destroy()
   }

@@ -8,6 +8,7 @@ export const serverNames = [
   'rabbitmq-4.0',
   'rabbitmq-4.3',
   'kafka',
+  'kafka-3.9',
   'elasticmq',
   'cloud-tasks',
   'sidekiq',
@@ -21,6 +22,8 @@ export type ServerName = (typeof serverNames)[number]
 export interface Place {
   readonly host: string
   readonly port: number
+  /** Its name on the bed's own network. */
+  readonly hostname: string
   /** The server's further ports by their name. */
   readonly ports: Readonly<Record<string, number>>
   /** Where its proxy listens, once there is one. */
@@ -36,8 +39,12 @@ export interface Server {
   readonly image?: string
   /** What is fetched on this machine into the build's context first, by the client of its language. */
   readonly fetch?: 'maven' | { readonly go: string }
+  /** The server whose folder in `images/` it shares; its own has only what differs. */
+  readonly variantOf?: ServerName
   readonly command: readonly string[] | ((at: Place) => readonly string[])
   readonly env?: Readonly<Record<string, string>> | ((at: Place) => Readonly<Record<string, string>>)
+  /** What a node's environment has besides where several make one cluster. Absent where they cannot. */
+  readonly clusterEnv?: (nodes: readonly Place[], index: number) => Readonly<Record<string, string>>
   /** The port inside the container. */
   readonly port: number
   /** Further ports inside the container, by name. A proxy stands before the one named `proxied`, else before `port`. */
@@ -47,7 +54,8 @@ export interface Server {
   readonly probe: Probe
   /** From start to ready at most, on a slow machine. @default 30000 */
   readonly readyMs?: number
-  readonly url: (host: string, port: number) => string
+  /** `hosts`: `host:port`, in a cluster several with commas between. */
+  readonly url: (hosts: string) => string
 }
 
 const redisFlags = [
@@ -55,20 +63,70 @@ const redisFlags = [
   ...['--appendonly', 'yes', '--appendfsync', 'always', '--save', ''],
 ]
 
+const kafka: Server = {
+  image: 'apache/kafka:4.4.0',
+  fetch: 'maven',
+  command: [],
+  // A client goes where the broker says it is, so what comes through the proxy comes to a listener of its own.
+  env: ({ host, port, proxyPort }) => ({
+    CLUSTER_ID: '4L6g3nShT-eMCtK--X86sw',
+    KAFKA_NODE_ID: '1',
+    KAFKA_PROCESS_ROLES: 'broker,controller',
+    KAFKA_LISTENERS: 'DIRECT://0.0.0.0:9092,PROXIED://0.0.0.0:9094,CONTROLLER://0.0.0.0:9093',
+    KAFKA_ADVERTISED_LISTENERS: `DIRECT://${host}:${port},PROXIED://${host}:${proxyPort}`,
+    KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: 'DIRECT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,NODES:PLAINTEXT',
+    KAFKA_INTER_BROKER_LISTENER_NAME: 'DIRECT',
+    KAFKA_CONTROLLER_LISTENER_NAMES: 'CONTROLLER',
+    KAFKA_CONTROLLER_QUORUM_VOTERS: '1@localhost:9093',
+    KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: '1',
+    KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: '1',
+    KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: '1',
+    KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR: '1',
+    KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR: '1',
+    KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS: '0',
+    KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS: '1000',
+    // A killed broker may come back this soon: its former self must have expired.
+    KAFKA_BROKER_SESSION_TIMEOUT_MS: '1500',
+    KAFKA_BROKER_HEARTBEAT_INTERVAL_MS: '300',
+    KAFKA_AUTO_CREATE_TOPICS_ENABLE: 'false',
+    KAFKA_HEAP_OPTS: '-Xmx384m',
+  }),
+  // The nodes reach each other on a listener of their own, and every partition has a copy on each.
+  clusterEnv: (nodes, index) => ({
+    KAFKA_NODE_ID: `${index + 1}`,
+    KAFKA_LISTENERS: 'DIRECT://0.0.0.0:9092,PROXIED://0.0.0.0:9094,NODES://0.0.0.0:9095,CONTROLLER://0.0.0.0:9093',
+    KAFKA_ADVERTISED_LISTENERS: [
+      `DIRECT://${nodes[index]!.host}:${nodes[index]!.port}`,
+      `PROXIED://${nodes[index]!.host}:${nodes[index]!.proxyPort}`,
+      `NODES://${nodes[index]!.hostname}:9095`,
+    ].join(','),
+    KAFKA_INTER_BROKER_LISTENER_NAME: 'NODES',
+    KAFKA_CONTROLLER_QUORUM_VOTERS: nodes.map(({ hostname }, i) => `${i + 1}@${hostname}:9093`).join(','),
+    KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: '3',
+    KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: '3',
+    KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: '2',
+  }),
+  port: 9092,
+  ports: { proxied: 9094 },
+  probe: speaksKafka,
+  readyMs: 90_000,
+  url: (hosts) => `kafka://${hosts}`,
+}
+
 export const servers: Readonly<Record<ServerName, Server>> = {
   redis: {
     image: 'redis:8',
     command: ['redis-server', ...redisFlags],
     port: 6379,
     probe: speaksRedis,
-    url: (host, port) => `redis://${host}:${port}`,
+    url: (hosts) => `redis://${hosts}`,
   },
   valkey: {
     image: 'valkey/valkey:8',
     command: ['valkey-server', ...redisFlags],
     port: 6379,
     probe: speaksRedis,
-    url: (host, port) => `redis://${host}:${port}`,
+    url: (hosts) => `redis://${hosts}`,
   },
   postgres: {
     image: 'postgres:17',
@@ -76,7 +134,7 @@ export const servers: Readonly<Record<ServerName, Server>> = {
     env: { POSTGRES_PASSWORD: 'idemq' },
     port: 5432,
     probe: postgresReady('postgres'),
-    url: (host, port) => `postgres://postgres:idemq@${host}:${port}/postgres`,
+    url: (hosts) => `postgres://postgres:idemq@${hosts}/postgres`,
   },
   'rabbitmq-4.0': {
     image: 'rabbitmq:4.0',
@@ -84,7 +142,7 @@ export const servers: Readonly<Record<ServerName, Server>> = {
     port: 5672,
     probe: speaksAmqp,
     readyMs: 90_000,
-    url: (host, port) => `amqp://guest:guest@${host}:${port}`,
+    url: (hosts) => `amqp://guest:guest@${hosts}`,
   },
   'rabbitmq-4.3': {
     image: 'rabbitmq:4.3',
@@ -92,42 +150,10 @@ export const servers: Readonly<Record<ServerName, Server>> = {
     port: 5672,
     probe: speaksAmqp,
     readyMs: 90_000,
-    url: (host, port) => `amqp://guest:guest@${host}:${port}`,
+    url: (hosts) => `amqp://guest:guest@${hosts}`,
   },
-  kafka: {
-    image: 'apache/kafka:4.4.0',
-    fetch: 'maven',
-    command: [],
-    // A client goes where the broker says it is, so what comes through the proxy comes to a listener of its own.
-    env: ({ host, port, proxyPort }) => ({
-      CLUSTER_ID: '4L6g3nShT-eMCtK--X86sw',
-      KAFKA_NODE_ID: '1',
-      KAFKA_PROCESS_ROLES: 'broker,controller',
-      KAFKA_LISTENERS: 'DIRECT://0.0.0.0:9092,PROXIED://0.0.0.0:9094,CONTROLLER://localhost:9093',
-      KAFKA_ADVERTISED_LISTENERS: `DIRECT://${host}:${port},PROXIED://${host}:${proxyPort}`,
-      KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: 'DIRECT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT',
-      KAFKA_INTER_BROKER_LISTENER_NAME: 'DIRECT',
-      KAFKA_CONTROLLER_LISTENER_NAMES: 'CONTROLLER',
-      KAFKA_CONTROLLER_QUORUM_VOTERS: '1@localhost:9093',
-      KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: '1',
-      KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: '1',
-      KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: '1',
-      KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR: '1',
-      KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR: '1',
-      KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS: '0',
-      KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS: '1000',
-      // A killed broker may come back this soon: its former self must have expired.
-      KAFKA_BROKER_SESSION_TIMEOUT_MS: '1500',
-      KAFKA_BROKER_HEARTBEAT_INTERVAL_MS: '300',
-      KAFKA_AUTO_CREATE_TOPICS_ENABLE: 'false',
-      KAFKA_HEAP_OPTS: '-Xmx384m',
-    }),
-    port: 9092,
-    ports: { proxied: 9094 },
-    probe: speaksKafka,
-    readyMs: 90_000,
-    url: (host, port) => `kafka://${host}:${port}`,
-  },
+  kafka,
+  'kafka-3.9': { ...kafka, image: 'apache/kafka:3.9.2', variantOf: 'kafka' },
   elasticmq: {
     image: 'softwaremill/elasticmq:1.7.1',
     fetch: 'maven',
@@ -142,7 +168,7 @@ export const servers: Readonly<Record<ServerName, Server>> = {
     port: 9324,
     probe: http('/?Action=ListQueues'),
     readyMs: 90_000,
-    url: (host, port) => `http://${host}:${port}`,
+    url: (hosts) => `http://${hosts}`,
   },
   'cloud-tasks': {
     fetch: { go: 'github.com/aertje/cloud-tasks-emulator' },
@@ -153,20 +179,20 @@ export const servers: Readonly<Record<ServerName, Server>> = {
     port: 8123,
     ports: { issuer: 8124 },
     probe: speaksHttp2,
-    url: (host, port) => `http://${host}:${port}`,
+    url: (hosts) => `http://${hosts}`,
   },
   sidekiq: {
     command: ['sidekiq', '-r', '/bed/boot.rb', '-c', '2'],
     port: 7433,
     probe: { send: '', ready: (answer) => answer.startsWith('ready') },
-    url: (host, port) => `tcp://${host}:${port}`,
+    url: (hosts) => `tcp://${hosts}`,
   },
   nats: {
     image: 'nats:2.10',
     command: ['--jetstream', '--store_dir', '/tmp/nats'],
     port: 4222,
     probe: { send: '', ready: (answer) => answer.startsWith('INFO ') },
-    url: (host, port) => `nats://${host}:${port}`,
+    url: (hosts) => `nats://${hosts}`,
   },
   toxiproxy: {
     fetch: { go: 'github.com/Shopify/toxiproxy/v2/cmd/server' },
@@ -174,6 +200,6 @@ export const servers: Readonly<Record<ServerName, Server>> = {
     command: ({ host, port }) => [`-host=${host}`, `-port=${port}`],
     port: 8474,
     probe: http('/version'),
-    url: (host, port) => `http://${host}:${port}`,
+    url: (hosts) => `http://${hosts}`,
   },
 }
