@@ -61,12 +61,3 @@ it('has room for a bounded number, and always for those it has', () => {
   ledger.finish(5)
   expect(ledger.hasRoomFor(maxUndone)).toBe(true)
 })
-
-it('forgets what the broker deleted', () => {
-  const ledger = new Ledger(0, null)
-  for (const offset of [0, 1, 5]) ledger.start(offset)
-  ledger.skipTo(5)
-  expect(ledger.watermark).toBe(5)
-  ledger.skipTo(20)
-  expect(ledger.progress()).toEqual({ offset: 20, metadata: '' })
-})

@@ -67,15 +67,6 @@ export class Ledger {
     this.#undone.delete(offset)
   }
 
-  /** Nothing below `offset` exists any more. */
-  skipTo(offset: number): void {
-    for (const each of this.#undone.keys()) {
-      if (each >= offset) break
-      this.#undone.delete(each)
-    }
-    this.#frontier = Math.max(this.#frontier, offset)
-  }
-
   progress(): Progress {
     const offset = this.watermark
     return { offset, metadata: encodeState(offset, this.#frontier, this.#undone) }
