@@ -95,10 +95,11 @@ const readCommitted = 1
 const retry = { retries: 2, initialRetryTime: 50, maxRetryTime: 250 }
 /** An idempotent producer repeats under the same sequence numbers, which is what makes a repeat no duplicate. */
 const producerRetry = { retries: 4, initialRetryTime: 100, maxRetryTime: 1_000 }
-/** How long to wait for all brokers to know a topic that was just made, looking this often. */
-const newTopicPatienceMs = 10_000
-const newTopicPauseMs = 20
-const newTopicErrors = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE', 'NOT_LEADER_FOR_PARTITION'])
+/** How long to wait for what the cluster is about to do, looking this often. */
+const patienceMs = 5_000
+const pauseMs = 25
+/** A topic that was just made is not there for a broker before it has heard of it, nor for its leaders before they lead. */
+const isNew = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE', 'NOT_LEADER_FOR_PARTITION'])
 /** After these the group has another coordinator, or none yet. */
 const coordinatorMoved = new Set([
   'NOT_COORDINATOR_FOR_GROUP',
@@ -356,9 +357,9 @@ class KafkajsConnection implements Connection {
       })
       for (const node of this.#cluster.getNodeIds()) {
         const broker = await this.#broker(Number(node))
-        await untilReady(() => broker.metadata(names))
+        await patiently(isNew, () => broker.metadata(names))
       }
-      await untilReady(async () => {
+      await patiently(isNew, async () => {
         await this.#cluster.addMultipleTargetTopics(names)
         await this.#cluster.refreshMetadata()
         const all = topics.flatMap(({ name, partitions }) =>
@@ -389,20 +390,25 @@ class KafkajsConnection implements Connection {
     }
   }
 
-  /** Runs `call` on the broker that coordinates `group`; one connection serves one group. */
-  async #coordinate<T>(group: string, what: string, call: (coordinator: RawBroker) => Promise<T>): Promise<T> {
-    return this.#run(what, async () => {
-      if (!this.#coordinator?.isConnected()) {
-        await this.#cluster.refreshMetadataIfNecessary()
-        this.#coordinator = (await this.#cluster.findGroupCoordinator({ groupId: group })) as unknown as RawBroker
-      }
-      try {
-        return await call(this.#coordinator)
-      } catch (error) {
-        if (coordinatorMoved.has(protocolError(error) ?? '')) this.#coordinator = undefined
-        throw error
-      }
-    })
+  /**
+   * Runs `call` on the broker that coordinates `group`; one connection serves one group. A coordinator that is just being
+   * made, loaded or moved is waited for: every broker's start begins so.
+   */
+  #coordinate<T>(group: string, what: string, call: (coordinator: RawBroker) => Promise<T>): Promise<T> {
+    return this.#run(what, () =>
+      patiently(coordinatorMoved, async () => {
+        if (!this.#coordinator?.isConnected()) {
+          await this.#cluster.refreshMetadataIfNecessary()
+          this.#coordinator = (await this.#cluster.findGroupCoordinator({ groupId: group })) as unknown as RawBroker
+        }
+        try {
+          return await call(this.#coordinator)
+        } catch (error) {
+          if (coordinatorMoved.has(protocolError(error) ?? '')) this.#coordinator = undefined
+          throw error
+        }
+      }),
+    )
   }
 
   async #broker(nodeId: number): Promise<RawBroker> {
@@ -415,17 +421,15 @@ class KafkajsConnection implements Connection {
   }
 }
 
-/** A topic that was just made is not there for a broker before it has heard of it, nor for its leaders before they lead. */
-async function untilReady(look: () => Promise<unknown>): Promise<void> {
-  const untilMs = systemClock.monotonicMs() + newTopicPatienceMs
+/** Looks again and again while the broker answers with one of `passing`, for a bounded time. */
+async function patiently<T>(passing: ReadonlySet<string>, look: () => Promise<T>): Promise<T> {
+  const untilMs = systemClock.monotonicMs() + patienceMs
   for (;;) {
     try {
-      await look()
-      return
+      return await look()
     } catch (error) {
-      const isNew = newTopicErrors.has(protocolError(error) ?? '')
-      if (!isNew || systemClock.monotonicMs() > untilMs) throw error
-      await sleep(systemClock, newTopicPauseMs)
+      if (!passing.has(protocolError(error) ?? '') || systemClock.monotonicMs() > untilMs) throw error
+      await sleep(systemClock, pauseMs)
     }
   }
 }

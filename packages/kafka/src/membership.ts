@@ -89,9 +89,10 @@ export class Membership {
   }
 
   async #join(): Promise<void> {
-    const { connection, group, clock, onAssigned, beforeJoin } = this.#options
+    const { connection, group, topics, clock, onAssigned, beforeJoin } = this.#options
     this.#cancelBeat?.()
     try {
+      await connection.watch(topics)
       if (this.#member) await beforeJoin(this.#member)
       while (!this.#left) {
         const joined = await this.#enter()

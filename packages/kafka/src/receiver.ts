@@ -6,6 +6,7 @@ import {
   type Clock,
   type Delivery,
   Doorbell,
+  IdemqError,
   type OpenOptions,
   type Outcome,
   type Receiver,
@@ -88,6 +89,8 @@ class KafkaReceiver implements Receiver {
   #feeds = new Map<string, Feed>()
   /** In hand. */
   readonly #held = new Set<HeldRecord>()
+  /** Ended, and it is not known whether that is written. */
+  readonly #unwritten = new Set<HeldRecord>()
   /** Ordering keys that are in hand. */
   readonly #lanes = new Set<string>()
   readonly #fetching = new Map<number, Promise<void>>()
@@ -114,16 +117,20 @@ class KafkaReceiver implements Receiver {
     this.#committer = new Committer(connection, group, this.#membership)
   }
 
+  /** @throws IdemqError what repeating will not mend; anything else the next receive tries again */
   async open(): Promise<void> {
-    const { connection, topics, group, maxUnsettled } = this.#options
-    await connection.watch([...topics.keys()])
-    await this.#membership.join()
+    const { connection, topics, group, maxUnsettled, onWarning } = this.#options
+    try {
+      await this.#membership.join()
+    } catch (error) {
+      if (error instanceof IdemqError && error.retryable) return
+      throw error
+    }
     const [queue] = topics.keys()
     const most = connection.partitionCount(queue!) * maxUndone
-    if (maxUnsettled > most) {
-      const message = `kafka: group '${group}' may have ${maxUnsettled} jobs in hand, its partitions allow ${most}: add partitions`
-      this.#options.onWarning({ code: 'IDEMQ_KAFKA_FEW_PARTITIONS', message })
-    }
+    if (maxUnsettled <= most) return
+    const message = `kafka: group '${group}' may have ${maxUnsettled} jobs in hand, its partitions allow ${most}: add partitions`
+    onWarning({ code: 'IDEMQ_KAFKA_FEW_PARTITIONS', message })
   }
 
   async receive(max: number, waitMs: number, signal: AbortSignal): Promise<Delivery[]> {
@@ -161,6 +168,7 @@ class KafkaReceiver implements Receiver {
     const answers = mine.map((delivery): Settled => {
       if (!delivery || delivery.feed.isLost) return lost
       delivery.state = 'written'
+      this.#unwritten.delete(delivery)
       return settled
     })
     if (this.#stopped && this.#held.size === 0) void this.#leave()
@@ -207,6 +215,7 @@ class KafkaReceiver implements Receiver {
       await this.#membership.leave().catch(() => {})
       for (const feed of feeds) feed.lose()
       this.#held.clear()
+      this.#unwritten.clear()
     })()
     return this.#leaving
   }
@@ -246,8 +255,11 @@ class KafkaReceiver implements Receiver {
       feed.lose()
       if (this.#feeds.get(keyOf(feed)) === feed) this.#feeds.delete(keyOf(feed))
     }
-    const deliveries = [...this.#held].filter(({ feed }) => gone.has(feed))
-    for (const delivery of deliveries) this.#drop(delivery)
+    const deliveries = [...this.#held, ...this.#unwritten].filter(({ feed }) => gone.has(feed))
+    for (const delivery of deliveries) {
+      this.#unwritten.delete(delivery)
+      if (this.#held.has(delivery)) this.#drop(delivery)
+    }
     if (deliveries.length > 0) this.#options.onLost(deliveries)
     this.#bell.ring()
   }
@@ -333,6 +345,7 @@ class KafkaReceiver implements Receiver {
     if (!(delivery instanceof HeldRecord) || delivery.feed.isLost) return undefined
     if (delivery.state !== 'held') return delivery.state === 'ended' ? delivery : undefined
     if (!this.#held.has(delivery)) return undefined
+    this.#unwritten.add(delivery)
     if (outcome === 'release') this.#giveBack(delivery)
     else {
       delivery.state = 'ended'
