@@ -7,6 +7,7 @@ const member = (id: string, units: readonly number[] = [], change: Partial<Membe
   id,
   topics,
   generation: 1,
+  isLeaving: false,
   claims: units.map((unit) => ({ unit, busy: 0 })),
   ...change,
 })
@@ -63,4 +64,13 @@ it('leaves no partition unread where members know different topics', () => {
 
 it('forgets units that no longer exist', () => {
   expect(unitsOf(assign([member('a', [7])], counts(2)), 'a')).toEqual([0, 1])
+})
+
+it('leaves a member that stops only what it is at work on, and gives it nothing', () => {
+  const claims = [0, 1, 2].map((unit) => ({ unit, busy: unit === 1 ? 3 : 0 }))
+  const leaving = member('a', [], { claims, isLeaving: true })
+  const both = assign([leaving, member('b', [3])], counts(4))
+  expect([unitsOf(both, 'a'), unitsOf(both, 'b')]).toEqual([[1], [0, 2, 3]])
+  expect(both.get('a')!.kept).toEqual([1])
+  expect(unitsOf(assign([leaving], counts(4)), 'a')).toEqual([1])
 })

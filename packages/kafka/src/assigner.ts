@@ -17,6 +17,8 @@ export interface Member {
   /** The generation in which it got what it claims. */
   readonly generation: number
   readonly claims: readonly Claim[]
+  /** Ends what it has in hand and takes nothing new. */
+  readonly isLeaving: boolean
 }
 
 export interface Assignment {
@@ -32,29 +34,35 @@ export function assign(
 ): Map<string, Assignment> {
   const count = Math.max(0, ...partitionCounts.values())
   const valid = validClaims(members, count)
-  // Those that have most keep the odd ones.
-  const ranked = [...members].sort(
-    (a, b) => valid.get(b.id)!.length - valid.get(a.id)!.length || (a.id < b.id ? -1 : 1),
-  )
-  const least = Math.floor(count / ranked.length)
-  const units = new Map<string, number[]>()
-  const kept = new Map<string, number[]>()
   const free = new Set(Array.from({ length: count }, (_, unit) => unit))
-  ranked.forEach(({ id }, rank) => {
-    const quota = least + (rank < count % ranked.length ? 1 : 0)
-    const keeps = [...valid.get(id)!]
-      .sort((a, b) => b.busy - a.busy || a.unit - b.unit)
-      .slice(0, quota)
-      .map(({ unit }) => unit)
-    for (const unit of keeps) free.delete(unit)
-    units.set(id, [...keeps])
-    kept.set(id, keeps)
+  const units = new Map<string, number[]>(members.map(({ id }) => [id, []]))
+  const kept = new Map<string, readonly number[]>()
+  const keep = (id: string, claims: readonly Claim[]): void => {
+    const own = claims.map(({ unit }) => unit)
+    for (const unit of own) free.delete(unit)
+    units.set(id, [...own])
+    kept.set(id, own)
+  }
+  for (const { id, isLeaving } of members)
+    if (isLeaving)
+      keep(
+        id,
+        valid.get(id)!.filter(({ busy }) => busy > 0),
+      )
+  // Those that have most keep the odd ones.
+  const staying = members
+    .filter(({ isLeaving }) => !isLeaving)
+    .sort((a, b) => valid.get(b.id)!.length - valid.get(a.id)!.length || (a.id < b.id ? -1 : 1))
+  const shared = free.size
+  const quota = (rank: number): number => Math.floor(shared / staying.length) + (rank < shared % staying.length ? 1 : 0)
+  staying.forEach(({ id }, rank) => {
+    const busiest = [...valid.get(id)!].sort((a, b) => b.busy - a.busy || a.unit - b.unit)
+    keep(id, busiest.slice(0, quota(rank)))
   })
-  ranked.forEach(({ id }, rank) => {
+  staying.forEach(({ id }, rank) => {
     const own = units.get(id)!
-    const quota = least + (rank < count % ranked.length ? 1 : 0)
     for (const unit of free) {
-      if (own.length >= quota) break
+      if (own.length >= quota(rank)) break
       free.delete(unit)
       own.push(unit)
     }
@@ -86,10 +94,11 @@ function spread(
   for (const member of members) for (const unit of units.get(member.id)!) owner.set(unit, member)
   const partitions = new Map(members.map(({ id }) => [id, {} as Record<string, number[]>]))
   for (const [topic, count] of partitionCounts) {
-    const knowing = members.filter(({ topics }) => topics.includes(topic))
-    for (let unit = 0; unit < count && knowing.length > 0; unit++) {
+    const knowing = members.filter(({ topics, isLeaving }) => topics.includes(topic) && !isLeaving)
+    for (let unit = 0; unit < count; unit++) {
       const first = owner.get(unit)
-      const member = first && knowing.includes(first) ? first : knowing[unit % knowing.length]!
+      const member = first?.topics.includes(topic) ? first : knowing[unit % knowing.length]
+      if (!member) continue
       const own = partitions.get(member.id)!
       own[topic] = [...(own[topic] ?? []), unit]
     }

@@ -63,8 +63,8 @@ export class Committer {
       const { member } = this.#membership
       if (feeds.length === 0 || !member) return
       // Whoever may get the partitions by the join under way must not take what is alive here for a crash.
-      const { isJoining } = this.#membership
-      const progress = ({ ledger }: Feed): Progress => (isJoining ? ledger.handover() : ledger.progress())
+      const { isBetween } = this.#membership
+      const progress = ({ ledger }: Feed): Progress => (isBetween ? ledger.handover() : ledger.progress())
       const offsets = feeds.map((feed): Committed => ({ ...of(feed), ...progress(feed) }))
       try {
         await this.#connection.commit(this.#group, member, offsets)

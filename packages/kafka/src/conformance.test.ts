@@ -13,7 +13,6 @@ import { kafka } from './options.ts'
 const scale = { leaseMs: 500, delayMs: 200, toleranceMs: 3_000, eventuallyMs: 15_000 }
 
 for (const name of ['kafka', 'kafka-3.9'] as const) {
-  if (process.env.ONLY && process.env.ONLY !== name) continue
   const server = await bed(name)
   afterAll(() => server.stop())
   const cablesOf = new WeakMap<Adapter, Cables>()

@@ -39,7 +39,7 @@ export function kafkaDriver(client: KafkaClient, options: DriverOptions): Driver
   let closed = false
 
   const capabilities: Capabilities = {
-    durability: 'sync',
+    durability: (options.minInsyncReplicas ?? 1) > 1 ? 'sync' : 'async',
     retentionMs,
     maxBodyBytes,
     maxBatch,

@@ -11,6 +11,8 @@ export interface MembershipOptions extends GroupTimeouts {
   readonly clock: Clock
   /** What is in hand, by unit. */
   readonly claims: () => readonly Claim[]
+  /** Whether it only ends what it has in hand. */
+  readonly isLeaving: () => boolean
   /** Runs before every join, while the old generation still holds. */
   readonly beforeJoin: (member: GroupMember) => Promise<void>
   /** Synchronous: what is not in `kept` is no longer this member's, or not as it was. */
@@ -36,6 +38,7 @@ export class Membership {
   /** Under which it may join again as the same member. */
   #id = ''
   #joining: Promise<void> | undefined
+  #isBetween = false
   #seenAtMs = 0
   #leaderOf: ReadonlyMap<string, number> | undefined
   #cancelBeat: (() => void) | undefined
@@ -51,6 +54,11 @@ export class Membership {
 
   get isJoining(): boolean {
     return this.#joining !== undefined
+  }
+
+  /** From the last words of one generation until the next has told who has what. */
+  get isBetween(): boolean {
+    return this.#isBetween
   }
 
   /** Until when the group has surely not given up on this member. While it joins, the group waits for it. */
@@ -93,6 +101,7 @@ export class Membership {
     this.#cancelBeat?.()
     try {
       await connection.watch(topics)
+      this.#isBetween = true
       if (this.#member) await beforeJoin(this.#member)
       while (!this.#left) {
         const joined = await this.#enter()
@@ -108,6 +117,7 @@ export class Membership {
         const { id, generation } = joined
         this.#member = { id, generation }
         this.#seenAtMs = askedAtMs
+        this.#isBetween = false
         onAssigned({ partitions: share.partitions, kept: keptOf(share) })
         return
       }
@@ -115,13 +125,15 @@ export class Membership {
       if (groupVerdict(error) === 'expelled') this.expel()
       throw error
     } finally {
+      this.#isBetween = false
       if (this.#member && !this.#left) this.#scheduleBeat()
     }
   }
 
   async #enter(): Promise<Joined> {
-    const { connection, group, topics, claims } = this.#options
-    const userData = Buffer.from(JSON.stringify({ generation: this.#member?.generation ?? 0, claims: claims() }))
+    const { connection, group, topics, claims, isLeaving } = this.#options
+    const says = { generation: this.#member?.generation ?? 0, claims: claims(), isLeaving: isLeaving() }
+    const userData = Buffer.from(JSON.stringify(says))
     try {
       return await connection.join(group, this.#id, topics, userData, this.#options)
     } catch (error) {
@@ -136,7 +148,7 @@ export class Membership {
     this.#leaderOf = undefined
     if (!members) return new Map()
     const { connection } = this.#options
-    const decoded = members.map(({ id, topics, userData }): Member => ({ id, topics, ...claimsOf(userData) }))
+    const decoded = members.map(({ id, topics, userData }): Member => ({ id, topics, ...saidBy(userData) }))
     const topics = new Set(decoded.flatMap((member) => member.topics))
     await connection.watch([...topics])
     this.#leaderOf = new Map([...topics].map((topic) => [topic, connection.partitionCount(topic)]))
@@ -180,11 +192,13 @@ export class Membership {
   }
 }
 
-function claimsOf(userData: Buffer): Pick<Member, 'generation' | 'claims'> {
+type Says = Pick<Member, 'generation' | 'claims' | 'isLeaving'>
+
+function saidBy(userData: Buffer): Says {
   try {
-    return JSON.parse(userData.toString()) as Pick<Member, 'generation' | 'claims'>
+    return JSON.parse(userData.toString()) as Says
   } catch {
-    return { generation: 0, claims: [] }
+    return { generation: 0, claims: [], isLeaving: false }
   }
 }
 

@@ -20,7 +20,7 @@ import { Feed } from './feed.ts'
 import { protocolError } from './kafka-error.ts'
 import { Membership } from './membership.ts'
 import { maxUndone } from './offset-metadata.ts'
-import { unlessAborted } from './signals.ts'
+import { aborted, unlessAborted } from './signals.ts'
 import type { KafkaWarning } from './warning.ts'
 import { dueMsOf, laneOf } from './wire.ts'
 
@@ -110,6 +110,7 @@ class KafkaReceiver implements Receiver {
       ...options,
       topics: [...topics.keys()],
       claims: () => this.#claims(),
+      isLeaving: () => this.#stopped,
       beforeJoin: (member) => this.#committer.handOver(member, [...new Set([...this.#held].map(({ feed }) => feed))]),
       onAssigned: (assignment) => this.#assigned(assignment),
       onExpelled: () => this.#lose([...this.#feeds.values()]),
@@ -159,9 +160,11 @@ class KafkaReceiver implements Receiver {
   }
 
   async settle(batch: readonly { delivery: Delivery; outcome: Outcome }[], signal: AbortSignal): Promise<Settled[]> {
+    const what = `settle in group '${this.#options.group}'`
+    if (signal.aborted) throw aborted(signal, what)
     const mine = batch.map(({ delivery, outcome }) => this.#end(delivery as HeldRecord, outcome))
     try {
-      await unlessAborted(this.#committer.flush(), signal, `settle in group '${this.#options.group}'`)
+      await unlessAborted(this.#committer.flush(), signal, what)
     } finally {
       this.#bell.ring()
     }
@@ -176,7 +179,7 @@ class KafkaReceiver implements Receiver {
   }
 
   async extend(deliveries: readonly Delivery[], signal: AbortSignal): Promise<Settled[]> {
-    await unlessAborted(Promise.resolve(), signal, `extend in group '${this.#options.group}'`)
+    if (signal.aborted) throw aborted(signal, `extend in group '${this.#options.group}'`)
     const nowMs = this.#options.clock.monotonicMs()
     return deliveries.map((delivery) => {
       const isHeld = this.#held.has(delivery as HeldRecord) && delivery.holdUntilMs > nowMs
@@ -189,6 +192,8 @@ class KafkaReceiver implements Receiver {
     this.#bell.ring()
     for (const feed of this.#feeds.values()) feed.drop()
     if (this.#held.size === 0) await this.#leave()
+    // What is idle goes to others at once.
+    else if (this.#membership.member) this.#membership.join().catch(() => {})
   }
 
   close(): Promise<void> {
@@ -303,7 +308,7 @@ class KafkaReceiver implements Receiver {
   #start(max: number): { started: HeldRecord[]; nextMs: number } {
     const started: HeldRecord[] = []
     let nextMs = Number.POSITIVE_INFINITY
-    if (this.#membership.isJoining || !this.#membership.member) return { started, nextMs }
+    if (this.#membership.isBetween || !this.#membership.member) return { started, nextMs }
     const wanted = Math.min(max, this.#options.maxUnsettled - this.#held.size)
     if (wanted <= 0) return { started, nextMs }
     const feeds = [...this.#feeds.values()]
