@@ -1,4 +1,4 @@
-import { bed } from '@idemq/conformance/bed'
+import { bedCluster } from '@idemq/conformance/bed'
 import type { Delivery, Outgoing, Receiver } from '@idemq/core'
 import { afterAll, expect, it } from 'vitest'
 import { adminOf } from '../test/admin.ts'
@@ -6,11 +6,16 @@ import { cables, message, newQueue, open, openReceiver, quick, signal, texts } f
 import { names } from './names.ts'
 import type { KafkaWarning } from './warning.ts'
 
-// The broker would ask itself at an address that only leads here from outside.
-const server = await bed('kafka', { env: { KAFKA_TRANSACTION_PARTITION_VERIFICATION_ENABLE: 'false' } })
-afterAll(() => server.stop())
+// A cluster of one: for transactions a broker must reach itself, at an address that it knows.
+const alone = {
+  KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: '1',
+  KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: '1',
+  KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: '1',
+}
+const { nodes, url, stop } = await bedCluster('kafka', 1, { env: alone })
+afterAll(stop)
+const server = nodes[0]!
 const { admin } = await adminOf(server)
-const { url } = server
 
 async function take(receiver: Receiver, count: number, withinMs = 10_000): Promise<Delivery[]> {
   const taken: Delivery[] = []
