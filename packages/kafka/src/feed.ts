@@ -35,6 +35,7 @@ export class Feed implements TopicPartition {
   #aside: KafkaRecord[] = []
   /** Undone records below the frontier that were not read again yet. */
   #unread: number[] = []
+  #closed = false
   #lost = false
 
   constructor({ topic, partition }: TopicPartition, waitMs: number) {
@@ -63,7 +64,7 @@ export class Feed implements TopicPartition {
   }
 
   get wantsMore(): boolean {
-    return this.isLoaded && !this.#lost && this.#buffer.length - this.#head < aheadRecords && this.#bytes < aheadBytes
+    return this.isLoaded && !this.#closed && this.#buffer.length - this.#head < aheadRecords && this.#bytes < aheadBytes
   }
 
   load(offset: number, metadata: string): void {
@@ -74,7 +75,7 @@ export class Feed implements TopicPartition {
 
   /** Takes what was fetched, unless it was asked for at another position. */
   append({ offset, nextOffset, records }: Fetched): void {
-    if (this.#lost || offset !== this.#position) return
+    if (this.#closed || offset !== this.#position) return
     for (const record of records) {
       // What is not there (any more) cannot be done.
       while (this.#unread[0] !== undefined && this.#unread[0] < record.offset) this.ledger.finish(this.#unread.shift()!)
@@ -99,7 +100,7 @@ export class Feed implements TopicPartition {
       onward: [],
       nextMs: Number.POSITIVE_INFINITY,
     }
-    if (!this.isLoaded || this.#lost) return found
+    if (!this.isLoaded || this.#closed) return found
     const taken = new Set(busy)
     const isReady = (record: KafkaRecord): boolean => {
       const dueMs = dueMsOf(record)
@@ -141,13 +142,14 @@ export class Feed implements TopicPartition {
 
   /** Back in its place, to be looked at again. */
   putBack(record: KafkaRecord): void {
-    if (this.#lost) return
+    if (this.#closed) return
     const at = this.#aside.findLastIndex(({ offset }) => offset < record.offset)
     this.#aside.splice(at + 1, 0, record)
   }
 
-  /** Nothing more is handed out of it. */
-  drop(): void {
+  /** Nothing more is read or handed out of it. */
+  close(): void {
+    this.#closed = true
     this.#buffer = []
     this.#aside = []
     this.#head = 0
@@ -156,7 +158,7 @@ export class Feed implements TopicPartition {
 
   lose(): void {
     this.#lost = true
-    this.drop()
+    this.close()
   }
 
   #goesOn(record: KafkaRecord, nowMs: number): boolean {

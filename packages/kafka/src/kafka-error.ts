@@ -63,6 +63,10 @@ const meanings: Readonly<Record<string, Meaning>> = {
   },
   POLICY_VIOLATION: { code: 'QUEUE_MISMATCH', advice: "the cluster's policy refuses such topics" },
   INVALID_CONFIG: { code: 'QUEUE_MISMATCH', advice: 'the cluster refuses these settings' },
+  OFFSET_METADATA_TOO_LARGE: {
+    code: 'QUEUE_MISMATCH',
+    advice: 'the brokers must have offset.metadata.max.bytes at 4096 or more, as they do by default',
+  },
   UNSUPPORTED_VERSION: { code: 'UNSUPPORTED', advice: 'Kafka 2.1 or newer is needed' },
 }
 

@@ -10,7 +10,6 @@ import {
   ConfigResourceTypes,
   Kafka,
   type KafkaConfig,
-  type KafkaMessage,
   logLevel,
   Partitioners,
 } from 'kafkajs'
@@ -22,7 +21,6 @@ import type {
   GroupTimeouts,
   Joined,
   KafkaClient,
-  KafkaRecord,
   MemberShare,
   NewTopic,
   Position,
@@ -31,62 +29,9 @@ import type {
   TopicPartition,
 } from './client.ts'
 import { kafkaError, protocolError } from './kafka-error.ts'
+import { fetchedFrom, type RawBroker } from './kafkajs-raw.ts'
 
 const { MemberMetadata, MemberAssignment } = AssignerProtocol
-
-/** What kafkajs's Broker does beyond what its types tell. */
-interface RawBroker {
-  isConnected(): boolean
-  metadata(topics: readonly string[]): Promise<RawMetadata>
-  fetch(request: object): Promise<{ readonly responses: readonly RawFetched[] }>
-  offsetCommit(request: object): Promise<unknown>
-  offsetFetch(request: object): Promise<{ readonly responses: readonly RawOffsets[] }>
-  joinGroup(request: object): Promise<RawJoined>
-  syncGroup(request: object): Promise<{ readonly memberAssignment: Buffer }>
-  heartbeat(request: object): Promise<unknown>
-  leaveGroup(request: object): Promise<unknown>
-  describeGroups(request: object): Promise<{ readonly groups: readonly { readonly members: readonly unknown[] }[] }>
-  createTopics(request: object): Promise<unknown>
-  describeConfigs(request: object): Promise<RawConfigs>
-}
-interface RawMetadata {
-  readonly topicMetadata: readonly { readonly partitionMetadata: readonly { readonly replicas: readonly number[] }[] }[]
-}
-interface RawFetched {
-  readonly topicName: string
-  readonly partitions: readonly {
-    readonly partition: number
-    readonly abortedTransactions?: readonly Aborted[] | null
-    readonly messages: readonly RawMessage[]
-  }[]
-}
-type RawMessage = KafkaMessage & {
-  readonly isControlRecord?: boolean
-  readonly batchContext?: { readonly producerId: string; readonly inTransaction: boolean }
-}
-interface Aborted {
-  readonly producerId: string
-  readonly firstOffset: string
-}
-interface RawOffsets {
-  readonly topic: string
-  readonly partitions: readonly {
-    readonly partition: number
-    readonly offset: string
-    readonly metadata?: string | null
-  }[]
-}
-interface RawJoined {
-  readonly generationId: number
-  readonly leaderId: string
-  readonly memberId: string
-  readonly members: readonly { readonly memberId: string; readonly memberMetadata: Buffer }[]
-}
-interface RawConfigs {
-  readonly resources: readonly {
-    readonly configEntries: readonly { readonly configName: string; readonly configValue: string | null }[]
-  }[]
-}
 
 /** The name under which members offer our way of sharing. */
 const protocolName = 'idemq-1'
@@ -205,17 +150,9 @@ class KafkajsConnection implements Connection {
       throw error
     })
     return responses.flatMap(({ topicName: topic, partitions }) =>
-      partitions.map(({ partition, messages, abortedTransactions }): Fetched => {
-        const offset = offsetOf.get(`${topic} ${partition}`)!
-        const within = messages.filter((message) => Number(message.offset) >= offset)
-        const last = within.at(-1)
-        return {
-          topic,
-          partition,
-          offset,
-          nextOffset: last ? Number(last.offset) + 1 : offset,
-          records: committedOnly(within, abortedTransactions ?? []).map(recordOf),
-        }
+      partitions.map((answer) => {
+        const { partition } = answer
+        return fetchedFrom({ topic, partition, offset: offsetOf.get(`${topic} ${partition}`)! }, answer)
       }),
     )
   }
@@ -445,27 +382,4 @@ function byTopic<T extends TopicPartition, R>(
     else topics.set(item.topic, [of(item)])
   }
   return Array.from(topics, ([topic, partitions]) => ({ topic, partitions }))
-}
-
-/** Without control records, and without what transactions that were aborted wrote. */
-function committedOnly(messages: readonly RawMessage[], aborted: readonly Aborted[]): RawMessage[] {
-  const toCome = [...aborted].sort((a, b) => Number(a.firstOffset) - Number(b.firstOffset))
-  const open = new Set<string>()
-  return messages.filter((message) => {
-    while (toCome[0] && Number(message.offset) >= Number(toCome[0].firstOffset)) open.add(toCome.shift()!.producerId)
-    const { producerId = '', inTransaction = false } = message.batchContext ?? {}
-    // A control record ends its producer's transaction.
-    if (message.isControlRecord) open.delete(producerId)
-    return !message.isControlRecord && !(inTransaction && open.has(producerId))
-  })
-}
-
-function recordOf({ offset, timestamp, key, value, headers }: RawMessage): KafkaRecord {
-  return {
-    offset: Number(offset),
-    timestampMs: Number(timestamp),
-    key,
-    value,
-    headers: Object.fromEntries(Object.entries(headers ?? {}).map(([name, text]) => [name, String(text)])),
-  }
 }
