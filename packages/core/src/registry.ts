@@ -2,6 +2,8 @@
 
 /** The adapter package of each URL scheme. */
 export const packageOfScheme: Readonly<Record<string, string>> = {
+  kafka: '@idemq/kafka',
+  kafkas: '@idemq/kafka',
   memory: '@idemq/memory',
   postgres: '@idemq/postgres',
   postgresql: '@idemq/postgres',

@@ -4,15 +4,7 @@
  * gives it to partition assigners) sends single requests.
  */
 import { sleep, systemClock } from '@idemq/core'
-import {
-  AssignerProtocol,
-  type Cluster,
-  ConfigResourceTypes,
-  Kafka,
-  type KafkaConfig,
-  logLevel,
-  Partitioners,
-} from 'kafkajs'
+import kafkajs, { type Cluster, type Kafka, type KafkaConfig } from 'kafkajs'
 import type {
   Committed,
   Connection,
@@ -31,7 +23,9 @@ import type {
 import { kafkaError, protocolError } from './kafka-error.ts'
 import { fetchedFrom, type RawBroker } from './kafkajs-raw.ts'
 
-const { MemberMetadata, MemberAssignment } = AssignerProtocol
+// Its exports have no names that a module could import.
+const { ConfigResourceTypes, logLevel, Partitioners } = kafkajs
+const { MemberMetadata, MemberAssignment } = kafkajs.AssignerProtocol
 
 /** The name under which members offer our way of sharing. */
 const protocolName = 'idemq-1'
@@ -53,7 +47,7 @@ const coordinatorMoved = new Set([
 ])
 
 export function kafkajsClient(config: KafkaConfig, where: string): KafkaClient {
-  const kafka = new Kafka({ retry, ...config, logLevel: logLevel.NOTHING, logCreator: () => () => {} })
+  const kafka = new kafkajs.Kafka({ retry, ...config, logLevel: logLevel.NOTHING, logCreator: () => () => {} })
   return { where, connection: () => new KafkajsConnection(kafka, where), producer: () => kafkajsProducer(kafka, where) }
 }
 

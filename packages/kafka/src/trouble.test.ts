@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { bed } from '@idemq/conformance/bed'
 import type { IdemqError } from '@idemq/core'
-import { ConfigResourceTypes } from 'kafkajs'
+import kafkajs from 'kafkajs'
 import { afterAll, describe, expect, it } from 'vitest'
 import { adminOf } from '../test/admin.ts'
 import { message, newQueue, open, openReceiver, signal, texts } from '../test/server.ts'
@@ -18,7 +18,7 @@ const topics = names('')
 async function alter(topic: string, name: string, value: string): Promise<void> {
   await admin.alterConfigs({
     validateOnly: false,
-    resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configEntries: [{ name, value }] }],
+    resources: [{ type: kafkajs.ConfigResourceTypes.TOPIC, name: topic, configEntries: [{ name, value }] }],
   })
 }
 

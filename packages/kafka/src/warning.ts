@@ -1,4 +1,4 @@
-export type KafkaWarningCode = 'IDEMQ_KAFKA_FEW_PARTITIONS' | 'IDEMQ_KAFKA_DELETED' | 'IDEMQ_KAFKA_UNSAFE_REPLICATION'
+export type KafkaWarningCode = 'IDEMQ_KAFKA_FEW_PARTITIONS' | 'IDEMQ_KAFKA_DELETED'
 
 /** What weakens the promises, or wastes a worker. */
 export interface KafkaWarning {

@@ -1,4 +1,4 @@
-import { type Admin, Kafka, logLevel } from 'kafkajs'
+import kafkajs, { type Admin, type Kafka } from 'kafkajs'
 import { afterAll } from 'vitest'
 
 /** A client beside the adapter's, as an operator has. */
@@ -9,7 +9,7 @@ export async function adminOf({
   readonly host: string
   readonly port: number
 }): Promise<{ admin: Admin; native: Kafka }> {
-  const native = new Kafka({ brokers: [`${host}:${port}`], logLevel: logLevel.NOTHING })
+  const native = new kafkajs.Kafka({ brokers: [`${host}:${port}`], logLevel: kafkajs.logLevel.NOTHING })
   const admin = native.admin()
   await admin.connect()
   afterAll(() => admin.disconnect())
