@@ -77,7 +77,7 @@ export function kafka(target: string | KafkaOptions): Adapter {
   const { where, config } = clientConfig(options)
   const { sessionTimeoutMs } = options
   const timeouts = {
-    heartbeatMs: Math.min(3_000, Math.floor(sessionTimeoutMs / 5)),
+    heartbeatMs: Math.min(1_000, Math.floor(sessionTimeoutMs / 5)),
     rebalanceTimeoutMs: sessionTimeoutMs,
   }
   return { driver: kafkaDriver(kafkajsClient(config, where), { ...options, ...timeouts }) }

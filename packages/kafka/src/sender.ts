@@ -23,6 +23,8 @@ interface Shared {
   retired: boolean
 }
 
+/** kafkajs takes time with the square of them. */
+const maxBatchRecords = 1_000
 const stored: Sent = { status: 'stored' }
 const unknown: Sent = { status: 'unknown' }
 
@@ -101,7 +103,7 @@ export class Sender {
       let bytes = 0
       const fitting = lane.waiting.findIndex((each, i) => {
         bytes += each.size
-        return i > 0 && bytes > this.#maxBatchBytes
+        return i > 0 && (bytes > this.#maxBatchBytes || i >= maxBatchRecords)
       })
       await this.#sendBatch(topic, lane.waiting.splice(0, fitting < 0 ? lane.waiting.length : fitting))
     }

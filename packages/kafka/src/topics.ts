@@ -19,7 +19,7 @@ const defaultPartitions = 6
 /** What a record, its batch and its headers take beside the body. */
 export const overheadBytes: number = 64 * 1024
 
-type Wanted = NewTopic & { readonly purpose: 'live' | 'dead' }
+type Wanted = NewTopic & { readonly purpose: 'queue' | 'retry' | 'dead' }
 
 /**
  * @throws IdemqError QUEUE_MISSING, QUEUE_MISMATCH naming topic and setting
@@ -37,7 +37,7 @@ export async function declareTopics(
   const replicas = options.replicationFactor ?? Math.min(3, await connection.brokerCount())
   const partitions = existing?.partitions ?? options.partitions ?? defaultPartitions
   const wanted = [
-    { ...live(queue, options, replicas), partitions: options.partitions ?? partitions },
+    { ...live(queue, options, replicas), partitions: options.partitions ?? partitions, purpose: 'queue' as const },
     ...(group === undefined ? [] : groupTopics(names, name, group, options, replicas, partitions)),
   ]
   if (existing) check(wanted[0]!, existing, options)
@@ -57,13 +57,13 @@ export async function declareTopics(
   }
 }
 
-function live(name: string, options: TopicOptions, replicas: number): Wanted {
+function live(name: string, options: TopicOptions, replicas: number): NewTopic {
   const settings = {
     'cleanup.policy': 'delete',
     'retention.ms': String(options.retentionMs),
     ...common(options, replicas),
   }
-  return { name, purpose: 'live', partitions: options.partitions ?? defaultPartitions, replicas, settings }
+  return { name, partitions: options.partitions ?? defaultPartitions, replicas, settings }
 }
 
 /** Every rung has as many partitions as the queue: equal keys have equal partitions everywhere. */
@@ -77,7 +77,11 @@ function groupTopics(
 ): Wanted[] {
   const settings = { 'cleanup.policy': 'compact', ...common(options, replicas) }
   return [
-    ...rungs.map((rung) => ({ ...live(names.retry(queue, group, rung), options, replicas), partitions })),
+    ...rungs.map((rung) => ({
+      ...live(names.retry(queue, group, rung), options, replicas),
+      partitions,
+      purpose: 'retry' as const,
+    })),
     { name: names.dead(queue, group), purpose: 'dead', partitions: 1, replicas, settings },
   ]
 }
@@ -99,7 +103,8 @@ function check(wanted: Wanted, topic: Topic, options: TopicOptions): void {
     if (is < least) refuse(setting, is, `at least ${least}`)
   }
   const setting = (name: string): string => topic.settings[name] ?? ''
-  if (topic.partitions !== wanted.partitions) refuse('partitions', topic.partitions, String(wanted.partitions))
+  if (wanted.purpose === 'queue') atLeast('partitions', topic.partitions, wanted.partitions)
+  else if (topic.partitions !== wanted.partitions) refuse('partitions', topic.partitions, String(wanted.partitions))
   if (options.replicationFactor !== undefined) atLeast('replication factor', topic.replicas, options.replicationFactor)
   if (options.minInsyncReplicas !== undefined) {
     atLeast('min.insync.replicas', Number(setting('min.insync.replicas')), options.minInsyncReplicas)
