@@ -3,7 +3,6 @@
  * generation it has by then, and forgets what is in hand at every rebalance. What lies beneath it (its cluster, as it
  * gives it to partition assigners) sends single requests.
  */
-import { sleep, systemClock } from '@idemq/core'
 import kafkajs, { type Cluster, type Kafka } from 'kafkajs'
 import type {
   Committed,
@@ -20,6 +19,7 @@ import type {
 } from './client.ts'
 import { kafkaError, protocolError } from './kafka-error.ts'
 import { fetchedFrom, type RawBroker } from './kafkajs-raw.ts'
+import { patiently } from './patience.ts'
 
 // Its exports have no names that a module could import.
 const { ConfigResourceTypes } = kafkajs
@@ -28,9 +28,6 @@ const { MemberMetadata, MemberAssignment } = kafkajs.AssignerProtocol
 /** The name under which members offer our way of sharing. */
 const protocolName = 'idemq-1'
 const readCommitted = 1
-/** How long to wait for what the cluster is about to do, looking this often. */
-const patienceMs = 5_000
-const pauseMs = 25
 /** A topic that was just made is not there for a broker before it has heard of it, nor for its leaders before they lead. */
 const isNew = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE', 'NOT_LEADER_FOR_PARTITION'])
 /** After these the group has another coordinator, or none yet. */
@@ -315,19 +312,6 @@ export class KafkajsConnection implements Connection {
   async #controller(): Promise<RawBroker> {
     await this.#cluster.refreshMetadataIfNecessary()
     return (await this.#cluster.findControllerBroker()) as unknown as RawBroker
-  }
-}
-
-/** Looks again and again while the broker answers with one of `passing`, for a bounded time. */
-async function patiently<T>(passing: ReadonlySet<string>, look: () => Promise<T>): Promise<T> {
-  const untilMs = systemClock.monotonicMs() + patienceMs
-  for (;;) {
-    try {
-      return await look()
-    } catch (error) {
-      if (!passing.has(protocolError(error) ?? '') || systemClock.monotonicMs() > untilMs) throw error
-      await sleep(systemClock, pauseMs)
-    }
   }
 }
 

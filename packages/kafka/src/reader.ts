@@ -81,6 +81,19 @@ export class Reader {
   }
 }
 
+/** Loads what the group committed. One that was never here begins at the first record there is. */
+export async function loadFeeds(connection: Connection, group: string, feeds: readonly Feed[]): Promise<void> {
+  const committed = await connection.committed(group, feeds)
+  const known = new Map(committed.filter(({ offset }) => offset >= 0).map((each) => [keyOf(each), each]))
+  const fresh = feeds.filter((feed) => !known.has(keyOf(feed)))
+  const first = fresh.length > 0 ? await connection.offsets(fresh, 'first') : []
+  for (const each of first) known.set(keyOf(each), { ...each, metadata: '' })
+  for (const feed of feeds) {
+    const { offset, metadata } = known.get(keyOf(feed))!
+    feed.load(offset, metadata)
+  }
+}
+
 /** Names a partition in maps and messages. */
 export function keyOf({ topic, partition }: TopicPartition): string {
   return `${topic}/${partition}`

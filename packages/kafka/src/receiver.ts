@@ -20,7 +20,7 @@ import { Feed } from './feed.ts'
 import { type HeldRecord, InHand } from './in-hand.ts'
 import { Membership } from './membership.ts'
 import { maxUndone } from './offset-metadata.ts'
-import { keyOf, Reader } from './reader.ts'
+import { keyOf, loadFeeds, Reader } from './reader.ts'
 import { aborted, unlessAborted } from './signals.ts'
 import type { KafkaWarning } from './warning.ts'
 import { dueMsOf } from './wire.ts'
@@ -252,29 +252,16 @@ class KafkaReceiver implements Receiver {
 
   /** Joins again if the group went on without us, and loads what is new. */
   #keepMembership(): void {
+    const { connection, group } = this.#options
     if (!this.#membership.member) this.#membership.join().catch((error) => this.#failed(error))
     const fresh = [...this.#feeds.values()].filter((feed) => !feed.isLoaded)
     if (fresh.length === 0 || this.#loading || this.#membership.isBetween) return
-    this.#loading = this.#load(fresh)
+    this.#loading = loadFeeds(connection, group, fresh)
       .catch((error) => this.#failed(error))
       .finally(() => {
         this.#loading = undefined
         this.#bell.ring()
       })
-  }
-
-  /** A group that was never here begins at the first record there is. */
-  async #load(feeds: readonly Feed[]): Promise<void> {
-    const { connection, group } = this.#options
-    const committed = await connection.committed(group, feeds)
-    const known = new Map(committed.filter(({ offset }) => offset >= 0).map((each) => [keyOf(each), each]))
-    const fresh = feeds.filter((feed) => !known.has(keyOf(feed)))
-    const first = fresh.length > 0 ? await connection.offsets(fresh, 'first') : []
-    for (const each of first) known.set(keyOf(each), { ...each, metadata: '' })
-    for (const feed of feeds) {
-      const { offset, metadata } = known.get(keyOf(feed))!
-      feed.load(offset, metadata)
-    }
   }
 
   /** Starts what may start: of each partition its share first, then of those that have more. */
