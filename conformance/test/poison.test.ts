@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { untilEmpty } from '../src/crash/drain.ts'
 import { kinds } from '../src/crash/jobs.ts'
 import { openRun } from '../src/crash/run.ts'
-import { crashableBrokers, enqueue, judge, said } from './processes.ts'
+import { crashableBrokers, enqueue, judge, oneForEachAdapter, said } from './processes.ts'
 
 const neighbours = 50
 const { maxAttempts } = kinds.crasher.job
@@ -15,7 +15,7 @@ const cases = [
 
 for (const { concurrency, mostAttempts } of cases) {
   const title = `$name: a process-killer uses its own attempts up and ${concurrency === 1 ? 'no' : 'at most one'} other`
-  test.each(await crashableBrokers())(title, async (broker) => {
+  test.each(oneForEachAdapter(await crashableBrokers()))(title, async (broker) => {
     const run = await openRun({ broker, seed: 1 })
     try {
       const killer = await enqueue(run, 'crasher', { id: 'killer', variant: 0, times: 0 })

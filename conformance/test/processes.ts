@@ -9,23 +9,35 @@ import { stateAttempt } from '../src/crash/producer.ts'
 import type { Run } from '../src/crash/run.ts'
 import type { StatedBy } from '../src/oracle/statements.ts'
 
-/** The brokers that outlive a process: the others have nothing to show here. */
+/** The brokers that outlive a process: the others have nothing to show here. Those with servers are, and are not started. */
 export async function crashableBrokers(): Promise<Broker[]> {
   const directory = await mkdtemp(join(tmpdir(), 'idemq-test-'))
   const found: Broker[] = []
-  for (const broker of brokers) {
-    const adapter = await openBroker(broker, broker.freshUrl(directory))
-    try {
-      assertCrashable(adapter)
-      found.push(broker)
-    } catch (error) {
-      if (!(error instanceof IdemqError && error.code === 'UNSUPPORTED')) throw error
-    } finally {
-      await closeAdapter(adapter)
-    }
-  }
+  for (const broker of brokers) if (broker.hasServer || (await outlivesProcesses(broker, directory))) found.push(broker)
   await rm(directory, { recursive: true, force: true })
   return found
+}
+
+/** Of these, one for each adapter: where what is shown is the adapter's doing and not the server's. */
+export function oneForEachAdapter(found: readonly Broker[]): Broker[] {
+  return found.filter(
+    ({ adapterPackage }, i) => i === found.findIndex((other) => other.adapterPackage === adapterPackage),
+  )
+}
+
+async function outlivesProcesses(broker: Broker, directory: string): Promise<boolean> {
+  const { url, close } = await broker.start({ directory })
+  const adapter = await openBroker(broker, url)
+  try {
+    assertCrashable(adapter)
+    return true
+  } catch (error) {
+    if (error instanceof IdemqError && error.code === 'UNSUPPORTED') return false
+    throw error
+  } finally {
+    await closeAdapter(adapter)
+    await close()
+  }
 }
 
 export type Wanted<T extends StatedBy['type']> = Extract<StatedBy, { type: T }>

@@ -16,7 +16,7 @@ import { controls } from './controls.ts'
 import { createExecutioner } from './executioner.ts'
 import { crashQueue, kinds } from './jobs.ts'
 import { produce } from './producer.ts'
-import { tapAdapter } from './tap.ts'
+import { type Tap, tapAdapter } from './tap.ts'
 import { addHandlers } from './work.ts'
 
 const config = JSON.parse(process.argv[2]!) as ChildConfig
@@ -29,29 +29,25 @@ process.on('SIGTERM', () => {
 // Without its parent a child has nobody to be judged by.
 const ledger = await connectLedger(config.ledgerPort, () => process.exit(3))
 const executioner = createExecutioner(config.plan, log)
-const tap = tapAdapter({
-  adapter: await openAdapter(),
-  log,
-  name: config.name,
-  onEdge: executioner.onEdge,
-})
-const mq = await connect(tap.adapter)
-stateEvents(mq, log)
-log.write({ type: 'ready', role: config.role })
 
 try {
-  await play()
+  const { name, role } = config
+  const tap = tapAdapter({ adapter: await openAdapter(), log, name, onEdge: executioner.onEdge })
+  const mq = await connect(tap.adapter)
+  stateEvents(mq, log)
+  log.write({ type: 'ready', role })
+  await play(mq, tap)
+  await mq.close()
 } catch (error) {
   if (!(error instanceof IdemqError && error.retryable)) throw error
-  // A frozen process may keep a lock for longer than anyone waits for it. Whoever supervises starts again.
+  // The broker or the way to it is away, or a frozen process keeps a lock. Whoever supervises starts again.
   log.write({ type: 'event', event: 'unavailable', detail: `${error.code} ${error.message}` })
   process.exit(unavailableExitCode)
 }
-await mq.close()
 ledger.close()
 log.close()
 
-async function play(): Promise<void> {
+async function play(mq: Mq, tap: Tap): Promise<void> {
   if (config.role === 'producer') {
     await produce({ mq, tap, log, ledger, config, signal: stopping.signal })
   } else if (config.role === 'worker') {
@@ -65,7 +61,7 @@ async function play(): Promise<void> {
     await mq.relay({ batch: 20, leaseMs: config.leaseMs, pollMs: 50 }).start()
     await aborted(stopping.signal)
   } else {
-    await operate()
+    await operate(mq)
   }
 }
 
@@ -75,11 +71,11 @@ async function openAdapter(): Promise<Adapter> {
   if (!config.control) return adapter
   const control = controls[config.control]
   if (!control) throw new Error(`no control '${config.control}'`)
-  return control.wrap(adapter)
+  return control.wrap?.(adapter) ?? adapter
 }
 
 /** Replays what a replay can cure. What was replayed twice in vain stays dead. */
-async function operate(): Promise<void> {
+async function operate(mq: Mq): Promise<void> {
   const letters = mq.deadLetters(crashQueue)
   while (!stopping.signal.aborted) {
     await letters.replay({

@@ -43,6 +43,14 @@ export function sendUnconfirmed(adapter: Adapter): Adapter {
   }))
 }
 
+export function unknownIsStored(adapter: Adapter): Adapter {
+  const believe = (sent: readonly Sent[]): Sent[] => sent.map((each) => (each.status === 'unknown' ? stored : each))
+  return withDriver(adapter, (driver) => ({
+    send: async (target, batch, signal) => believe(await driver.send(target, batch, signal)),
+    sendDead: async (queue, batch, signal) => believe(await driver.sendDead(queue, batch, signal)),
+  }))
+}
+
 /** Sends those of `batch` that are not `held`, and answers "stored" for the rest. */
 async function sendUnless(
   held: (message: Outgoing) => boolean,

@@ -6,12 +6,11 @@ import type { Adapter } from '@idemq/core'
 import * as driverControls from './controls-driver.ts'
 import * as storeControls from './controls-store.ts'
 import type { Mix } from './jobs.ts'
+import type { Fault } from './network.ts'
 import type { AimTemplate } from './plans.ts'
 
-export interface Control {
-  /** What is wrong, in one line. */
-  readonly wrong: string
-  readonly wrap: (adapter: Adapter) => Adapter
+/** What a run kills and enqueues where that is not everything. */
+export interface Aim {
   readonly aim: readonly AimTemplate[]
   /** What is enqueued. @default the mix of a campaign */
   readonly mix?: Mix
@@ -19,6 +18,27 @@ export interface Control {
   readonly maxUnderWay?: number
   /** Claim lease of the workers in milliseconds. @default that of a campaign */
   readonly claimLeaseMs?: number
+  /** There is nothing to show without an outbox. @default false */
+  readonly needsOutbox?: boolean
+}
+
+export interface Control extends Aim {
+  /** What is wrong, in one line. */
+  readonly wrong: string
+  /** @default the adapter as it is */
+  readonly wrap?: (adapter: Adapter) => Adapter
+  /** The server forgets when it is killed. @default false */
+  readonly volatile?: boolean
+  /** Without these it would not show. A run with the control has them unless it asks for others. */
+  readonly faults?: Faults
+}
+
+/** What goes wrong in a run besides its processes. */
+export interface Faults {
+  /** How often the server is killed. @default 0 */
+  readonly brokerKills?: number
+  /** The network between the processes and the server goes bad, over and over: in these ways, or in all. @default [] */
+  readonly net?: boolean | readonly Fault[]
 }
 
 const frozenHandlers: readonly AimTemplate[] = [
@@ -30,6 +50,9 @@ const instants: readonly AimTemplate[] = [
   { role: 'worker', kind: 'instant' },
   { role: 'producer', kind: 'instant' },
 ]
+
+/** Whoever sends lives: what goes wrong does so by the network alone. */
+const operatorInstants: readonly AimTemplate[] = [{ role: 'operator', kind: 'instant' }]
 
 export const controls: Readonly<Record<string, Control>> = {
   'ack-first': {
@@ -127,6 +150,7 @@ export const controls: Readonly<Record<string, Control>> = {
   'outbox-marks-first': {
     wrong: 'outbox: rows are marked as sent when a relay claims them',
     wrap: storeControls.outboxMarksFirst,
+    needsOutbox: true,
     aim: [
       { role: 'relay', kind: 'edge', edge: 'send.before', hits: [1, 1] },
       { role: 'worker', kind: 'instant' },
@@ -136,7 +160,21 @@ export const controls: Readonly<Record<string, Control>> = {
   'outbox-ignores-rollback': {
     wrong: 'outbox: an insert is sent whether its transaction commits or rolls back',
     wrap: storeControls.outboxIgnoresRollback,
+    needsOutbox: true,
     aim: instants,
-    mix: { reserve: 1 },
+    mix: { reserve: 1, booked: 1 },
+  },
+  'volatile-broker': {
+    wrong: 'broker: what it has confirmed is only in the memory of its server',
+    volatile: true,
+    faults: { brokerKills: 3 },
+    aim: instants,
+  },
+  'unknown-is-stored': {
+    wrong: 'driver: what was sent and not answered is taken for stored',
+    wrap: driverControls.unknownIsStored,
+    faults: { net: ['black_hole'] },
+    aim: operatorInstants,
+    mix: { charge: 2, flaky: 1, declined: 1 },
   },
 }

@@ -1,5 +1,8 @@
-/** The end of a run: nobody is killed any more, and everything that is under way gets to its end. */
+/** The end of a run: nothing is killed or cut off any more, and everything that is under way gets to its end. */
 import type { QueueStats } from '@idemq/core'
+import type { ChildConfig } from './child-config.ts'
+import type { Child } from './child-process.ts'
+import type { Role } from './plans.ts'
 import type { Run } from './run.ts'
 
 export interface Drained {
@@ -13,11 +16,13 @@ const quietLeases = 6
 
 /** Lets an operator look at every dead letter once, and workers and a relay run until nothing is left or time is up. */
 export async function drain(run: Run, limitMs: number): Promise<Drained> {
-  const staff = [run.start('worker'), run.start('worker')]
-  if (run.adapter.outbox) staff.push(run.start('relay'))
+  const start = (role: Role, options: Partial<ChildConfig> = {}): Child =>
+    run.start(role, { ...options, url: run.directUrl })
+  const staff = [start('worker'), start('worker')]
+  if (run.adapter.outbox) staff.push(start('relay'))
   const failures: string[] = []
   const untilMs = performance.now() + limitMs
-  const operator = await run.start('operator', { once: true }).exited
+  const operator = await start('operator', { once: true }).exited
   if (!operator.clean) failures.push(`the operator ended with code ${operator.code}: ${operator.stderr}`)
 
   const left = await untilEmpty(run, untilMs - performance.now())

@@ -25,6 +25,7 @@ export type KindName =
   | 'delayed'
   | 'snoozer'
   | 'reserve'
+  | 'booked'
   | 'follow-up'
   | 'crasher'
 
@@ -80,6 +81,8 @@ export const kinds: Readonly<Record<KindName, Kind>> = {
   snoozer: kind('snoozer'),
   /** A row in the broker's own database, and a follow-up through the outbox: one commit. Some attempts roll back. */
   reserve: kind('reserve'),
+  /** Enqueued by a producer through the outbox, in one commit with a row. One transaction in three rolls back. */
+  booked: kind('booked'),
   /** Enqueued by {@link kinds.reserve}, within its transaction. */
   'follow-up': kind('follow-up'),
   /** Kills its process whenever that is allowed to die. */
@@ -101,6 +104,7 @@ export const defaultMix: Mix = {
   delayed: 8,
   snoozer: 5,
   reserve: 10,
+  booked: 5,
   crasher: 1,
   raw: 1,
 }

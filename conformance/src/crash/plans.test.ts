@@ -4,7 +4,10 @@ import { aimedPlans, applicablePoints, campaignPlans, type Plan, requiredHits, r
 import { seededRandom } from './random.ts'
 import { createSchedule } from './schedule.ts'
 
-const transactional = { ...noInbox(), capabilities: { durability: 'sync', transactions: true } as const }
+const transactional = {
+  ...noInbox(),
+  capabilities: { durability: 'sync', transactions: true, expiresItself: false } as const,
+}
 const outbox = {} as never
 const everything = { inbox: transactional, outbox }
 
@@ -65,4 +68,18 @@ it('kills as often as asked, however often children die elsewhere than planned',
   for (const point of applicablePoints(everything)) {
     expect(schedule.killsAt(point)).toBeGreaterThanOrEqual(requiredHits(kills))
   }
+})
+
+it('insists on edges where it is told to, as it does on points', () => {
+  const plan = { kind: 'edge', edge: 'send.after', hit: 1 } as const
+  const plans = { producer: [], worker: [], relay: [plan], operator: [] }
+  const relaxed = createSchedule(plans, 1, 1)
+  relaxed.ended('relay', relaxed.next('relay')!, undefined)
+  expect(relaxed.next('relay')).toMatchObject({ kind: 'instant' })
+
+  const strict = createSchedule(plans, 1, 1, { edgesToo: true })
+  strict.ended('relay', strict.next('relay')!, undefined)
+  expect(strict.next('relay')).toEqual(plan)
+  strict.ended('relay', plan, 'send.after')
+  expect({ done: strict.isDone(), hits: strict.killsAt('send.after') }).toEqual({ done: true, hits: 1 })
 })

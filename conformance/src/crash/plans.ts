@@ -15,6 +15,7 @@ export const edges = [
   'end.before',
   'transact.before_end',
   'outbox.before_mark',
+  'outbox.after_mark',
 ] as const
 export type Edge = (typeof edges)[number]
 
@@ -61,6 +62,7 @@ const roleOfEdge: Readonly<Record<Edge, readonly Role[]>> = {
   'end.before': ['worker'],
   'transact.before_end': ['worker'],
   'outbox.before_mark': ['relay'],
+  'outbox.after_mark': ['relay'],
 }
 
 /** Points that happen once in a while per process: asking for the third hit would only wait. */
@@ -143,7 +145,7 @@ function randomTemplate(random: Random, present: readonly Role[], reach: Reach):
 }
 
 function edgeExists(edge: Edge, { inbox, outbox }: Reach): boolean {
-  if (edge === 'outbox.before_mark') return outbox !== undefined
+  if (edge === 'outbox.before_mark' || edge === 'outbox.after_mark') return outbox !== undefined
   if (edge === 'transact.before_end') return inbox?.capabilities.transactions === true
   return inbox !== undefined || (edge !== 'claim.before' && edge !== 'end.before')
 }

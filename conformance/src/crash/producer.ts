@@ -1,9 +1,10 @@
 /** The producer: enqueues what the mix draws, saying before and after what it knows. */
-import { fingerprintOf, type Mq, sleep, systemClock } from '@idemq/core'
+import { fingerprintOf, IdemqError, type Mq, sleep, systemClock } from '@idemq/core'
 import type { LedgerClient } from '../oracle/ledger.ts'
 import type { StatementLog } from '../oracle/statements.ts'
 import type { ChildConfig } from './child-config.ts'
 import { type CrashPayload, crashQueue, type Draft, draft, type KindName, kinds } from './jobs.ts'
+import { commit, insertRow } from './rows.ts'
 import type { Tap } from './tap.ts'
 
 export interface ProducerOptions {
@@ -17,6 +18,7 @@ export interface ProducerOptions {
 
 const round = 8
 const pauseMs = 30
+const callTimeoutMs = 10_000
 
 export async function produce(options: ProducerOptions): Promise<void> {
   const { config, ledger, signal } = options
@@ -31,6 +33,7 @@ export async function produce(options: ProducerOptions): Promise<void> {
     for (let n = from!; n < from! + count!; n++) {
       const drawn = draft(config.seed, config.mix, n)
       if (drawn.kind === 'raw') await sendRaw(options, drawn.bytes)
+      else if (drawn.kind === 'booked') await book(options, drawn.payload)
       else drafts.push(drawn)
     }
     // Every other round in batches, the rest one by one.
@@ -67,6 +70,27 @@ async function enqueueInBatches(options: ProducerOptions, drafts: readonly Draft
     })
   }
 }
+
+/** Enqueues through the outbox within a transaction of the producer's own, which the oracle knows by its row. */
+async function book(options: ProducerOptions, payload: CrashPayload): Promise<void> {
+  const { mq, tap, log, config } = options
+  const jobId = `${config.name}-${++attempts}`
+  log.write({ ...stateAttempt('booked', payload, jobId), startId: jobId })
+  const rollsBack = payload.times === 3
+  const write = async (tx: unknown): Promise<void> => {
+    await insertRow(tx, keyOf('booked', payload), jobId)
+    await mq.outbox<unknown>().enqueue(tx, kinds.booked.job, payload, { jobId })
+    if (rollsBack) throw new RolledBack()
+  }
+  try {
+    await commit(tap.adapter.inbox!, jobId, write, deadline())
+    log.write({ type: 'confirmed', jobId })
+  } catch (error) {
+    if (!(error instanceof RolledBack)) throw error
+  }
+}
+
+class RolledBack extends Error {}
 
 let attempts = 0
 
@@ -107,7 +131,15 @@ async function sendRaw({ tap, log, config }: ProducerOptions, bytes: Uint8Array)
   const message = { copyId, jobId: copyId, body: bytes, partitionKey: copyId, ordered: false, delayMs: 0 }
   log.write({ type: 'raw_attempted', body })
   const { driver } = tap.adapter
-  await driver.declare({ name: crashQueue, group: 'default' }, 'create', AbortSignal.timeout(10_000))
-  const [sent] = await driver.send({ name: crashQueue }, [message], AbortSignal.timeout(10_000))
+  await driver.declare({ name: crashQueue, group: 'default' }, 'create', deadline())
+  const [sent] = await driver.send({ name: crashQueue }, [message], deadline())
   if (sent?.status === 'stored') log.write({ type: 'raw_confirmed', body })
+}
+
+/** Aborts with an error that says that the call may be tried again. */
+function deadline(): AbortSignal {
+  const late = new AbortController()
+  const error = new IdemqError('TIMEOUT', `a producer's call was not answered within ${callTimeoutMs} ms`)
+  systemClock.schedule(() => late.abort(error), callTimeoutMs, true)
+  return late.signal
 }

@@ -2,18 +2,27 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Adapter, QueueStats } from '@idemq/core'
+import { type Adapter, IdemqError, type QueueStats, sleep, systemClock } from '@idemq/core'
+import type { BedProxy } from '../bed/index.ts'
 import { startLedger } from '../oracle/ledger.ts'
 import { createOracle, type Oracle } from '../oracle/oracle.ts'
 import { followStatementLog, openStatementLog, type StatedBy } from '../oracle/statements.ts'
-import type { FinalLetter, FinalRow, Finals } from '../oracle/verdict.ts'
-import { assertCrashable, type Broker, closeAdapter, openBroker } from './brokers.ts'
+import type { FinalLetter, Finals } from '../oracle/verdict.ts'
+import {
+  assertCrashable,
+  assertOwnServer,
+  type Broker,
+  type BrokerServer,
+  closeAdapter,
+  openBroker,
+  type RunningBroker,
+} from './brokers.ts'
 import type { ChildConfig } from './child-config.ts'
 import { type Child, startChild } from './child-process.ts'
 import { crashQueue, defaultMix, type Mix } from './jobs.ts'
 import type { Role } from './plans.ts'
+import { createRowsTable, readRows } from './rows.ts'
 import { readBody } from './tap.ts'
-import { rowsTable } from './work.ts'
 
 export interface RunOptions {
   readonly broker: Broker
@@ -26,6 +35,10 @@ export interface RunOptions {
   readonly leaseMs?: number
   /** @default 1_000 */
   readonly claimLeaseMs?: number
+  /** Children reach the broker through a network that can be made bad. @default false */
+  readonly net?: boolean
+  /** The server forgets when it is killed: for a negative control. @default false */
+  readonly volatile?: boolean
   /** Leaves the log and the broker's files where they are. @default false */
   readonly keep?: boolean
 }
@@ -34,6 +47,12 @@ export interface Run {
   /** The broker as it is, without tap or control. */
   readonly adapter: Adapter
   readonly oracle: Oracle
+  /** The way to the broker that no fault is on. */
+  readonly directUrl: string
+  /** The broker's server, where the run has one of its own. */
+  readonly server: BrokerServer | undefined
+  /** The network between the children and the broker, where the run has `net`. */
+  readonly network: BedProxy | undefined
   readonly directory: string
   readonly leaseMs: number
   /** Every statement so far. */
@@ -59,25 +78,43 @@ const countMs = 100
 const countedStates = ['ready', 'delayed', 'inFlight'] as const
 const queue = { name: crashQueue, group: 'default' }
 const never = new AbortController().signal
+/** How long the broker may be away while this process asks it something. */
+const patienceMs = 30_000
+const pauseMs = 100
 
-/** @throws IdemqError UNSUPPORTED where there is nothing to judge */
+/**
+ * @throws IdemqError UNSUPPORTED where there is nothing to judge, or the faults asked for need a server that the run
+ * does not have
+ */
 export async function openRun(options: RunOptions): Promise<Run> {
   const { broker, seed, control, mix = defaultMix, maxUnderWay = 150, keep = false } = options
-  const { leaseMs = 1_000, claimLeaseMs = 1_000 } = options
+  const { leaseMs = 1_000, claimLeaseMs = 1_000, net = false, volatile = false } = options
+  if (net) assertOwnServer(broker, '--net')
+  if (volatile) assertOwnServer(broker, 'a server that forgets')
   const directory = await mkdtemp(join(tmpdir(), 'idemq-crash-'))
-  const url = broker.freshUrl(directory)
-  const adapter = await openBroker(broker, url)
+  let running: RunningBroker | undefined
+  let opened: Adapter | undefined
+  let network: BedProxy | undefined
   try {
-    assertCrashable(adapter)
-    await adapter.driver.declare(queue, 'create', never)
-    await adapter.inbox?.prepare('create', never)
-    await adapter.outbox?.prepare('create', never)
-    await createRowsTable(adapter)
+    running = await broker.start({ directory, volatile })
+    if (net) network = await running.server?.proxy()
+    opened = await openBroker(broker, running.url)
+    assertCrashable(opened)
+    await opened.driver.declare(queue, 'create', never)
+    await assertEmpty(opened)
+    await opened.inbox?.prepare('create', never)
+    await opened.outbox?.prepare('create', never)
+    await createRowsTable(opened, never)
+    // So that it forgets jobs, not the tables for them.
+    if (volatile) await running.server?.restart()
   } catch (error) {
-    await closeAdapter(adapter)
+    if (opened) await closeAdapter(opened)
+    await running?.close()
     await rm(directory, { recursive: true, force: true })
     throw error
   }
+  const adapter = opened
+  const { url: directUrl, server, close: closeBroker } = running
   // Without transactions and an outbox there is nothing to reserve in.
   const transactional = adapter.inbox?.transact !== undefined && adapter.outbox !== undefined
 
@@ -100,11 +137,23 @@ export async function openRun(options: RunOptions): Promise<Run> {
   }
   const timer = setInterval(poll, pollMs)
   // Where the broker counts, its count decides: a job that it lost must not keep producers waiting for ever.
-  const outboxPending = async (): Promise<number> => (await adapter.outbox?.stats(never))?.pending ?? 0
-  const stats = (): Promise<QueueStats> => adapter.driver.stats(queue, never)
-  const counter = setInterval(async () => {
-    if (countable) underWay = sumOf(await stats()) + (await outboxPending())
-  }, countMs)
+  const outboxPending = (): Promise<number> =>
+    patiently(async (signal) => (await adapter.outbox?.stats(signal))?.pending ?? 0)
+  const stats = (): Promise<QueueStats> => patiently((signal) => adapter.driver.stats(queue, signal))
+  const closing = new AbortController()
+  const counting = countable ? count() : Promise.resolve()
+  async function count(): Promise<void> {
+    while (!closing.signal.aborted) {
+      try {
+        underWay = sumOf(await adapter.driver.stats(queue, closing.signal))
+        underWay += (await adapter.outbox?.stats(closing.signal))?.pending ?? 0
+      } catch (error) {
+        // A server that is away or has forgotten the queue has nothing to count; the last count stands.
+        if (!(error instanceof IdemqError)) throw error
+      }
+      await sleep(systemClock, countMs, closing.signal)
+    }
+  }
   const ledger = await startLedger({
     log,
     mayProduce: (want) => {
@@ -120,6 +169,9 @@ export async function openRun(options: RunOptions): Promise<Run> {
   return {
     adapter,
     oracle,
+    directUrl,
+    server,
+    network,
     directory,
     leaseMs,
     statements,
@@ -133,12 +185,12 @@ export async function openRun(options: RunOptions): Promise<Run> {
       const config: ChildConfig = {
         name,
         role,
-        url,
+        url: network?.url ?? directUrl,
         adapterPackage: broker.adapterPackage,
         logPath,
         ledgerPort: ledger.port,
         seed,
-        mix: transactional ? mix : { ...mix, reserve: 0 },
+        mix: transactional ? mix : { ...mix, reserve: 0, booked: 0 },
         // What is aimed at a point must get there.
         lethal: overrides.plan !== undefined && overrides.plan.kind !== 'point',
         ...(control !== undefined && { control }),
@@ -165,17 +217,23 @@ export async function openRun(options: RunOptions): Promise<Run> {
     async finals() {
       poll()
       const pending = countable ? sumOf(await stats()) + (await outboxPending()) : 0
-      return { letters: await readLetters(adapter), rows: await readRows(adapter), pending }
+      return {
+        letters: await patiently((signal) => readLetters(adapter, signal)),
+        rows: await patiently((signal) => readRows(adapter, signal)),
+        pending,
+      }
     },
     async close() {
       for (const child of children.values()) child.kill()
       await Promise.allSettled([...children.values()].map((child) => child.exited))
       clearInterval(timer)
-      clearInterval(counter)
+      closing.abort()
+      await counting
       follower.close()
       await ledger.close()
       log.close()
       await closeAdapter(adapter)
+      await closeBroker()
       if (!keep) await rm(directory, { recursive: true, force: true })
     },
   }
@@ -185,7 +243,27 @@ function sumOf(stats: QueueStats): number {
   return countedStates.reduce((sum, name) => sum + (stats[name] ?? 0), 0)
 }
 
-async function readLetters({ driver }: Adapter): Promise<FinalLetter[]> {
+async function assertEmpty({ driver }: Adapter): Promise<void> {
+  const stats = await driver.stats(queue, never)
+  if (sumOf(stats) + (stats.dead ?? 0) === 0) return
+  const text = `${driver.name}: a run needs an empty broker, and queue '${queue.name}' holds ${JSON.stringify(stats)}`
+  throw new IdemqError('UNSUPPORTED', text)
+}
+
+/** Repeats what only reads while the broker is away for now: its server may just have been started again. */
+async function patiently<T>(read: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const untilMs = performance.now() + patienceMs
+  for (;;) {
+    try {
+      return await read(AbortSignal.timeout(patienceMs))
+    } catch (error) {
+      if (!(error instanceof IdemqError && error.retryable) || performance.now() > untilMs) throw error
+      await sleep(systemClock, pauseMs)
+    }
+  }
+}
+
+async function readLetters({ driver }: Adapter, signal: AbortSignal): Promise<FinalLetter[]> {
   const letters: FinalLetter[] = []
   await driver.scanDead(
     queue,
@@ -199,50 +277,7 @@ async function readLetters({ driver }: Adapter): Promise<FinalLetter[]> {
       }
       return 'keep'
     },
-    never,
+    signal,
   )
   return letters
-}
-
-/** A claim of our own, under which a statement can be committed. */
-const setupClaim = { scope: 'default/crash-setup', key: 'rows', fingerprint: '', jobId: 'setup', replay: 0, attempt: 1 }
-const retentionMs = 3_600_000
-
-async function createRowsTable({ inbox }: Adapter): Promise<void> {
-  if (!inbox?.transact) return
-  const [answer] = await inbox.claim([setupClaim], { leaseMs: 60_000, retentionMs }, never)
-  if (answer?.status !== 'claimed') throw new Error(`the broker is not empty: its inbox answers '${answer?.status}'`)
-  const { scope, key } = setupClaim
-  const end = { scope, key, token: answer.token, state: 'completed', floor: 1, free: false, holdMs: 0 } as const
-  await inbox.transact(
-    (tx) => asSql(tx).query(`CREATE TABLE ${rowsTable} (key text, start_id text)`),
-    () => end,
-    retentionMs,
-    never,
-  )
-}
-
-async function readRows({ inbox }: Adapter): Promise<FinalRow[]> {
-  if (!inbox?.transact) return []
-  let rows: FinalRow[] = []
-  const { scope, key } = setupClaim
-  // Under no valid token: whatever it reads, it is rolled back as lost.
-  await inbox.transact(
-    async (tx) => {
-      const answer = await asSql(tx).query(`SELECT key, start_id FROM ${rowsTable}`)
-      rows = answer.rows.map((row) => ({ key: String(row.key), startId: String(row.start_id) }))
-    },
-    () => ({ scope, key, token: 0, state: 'completed', floor: 1, free: false, holdMs: 0 }),
-    retentionMs,
-    never,
-  )
-  return rows
-}
-
-interface Sql {
-  query(sql: string): Promise<{ rows: Record<string, unknown>[] }>
-}
-
-function asSql(tx: unknown): Sql {
-  return tx as Sql
 }

@@ -1,6 +1,6 @@
 /** Hands the plans of a campaign out and counts what became of them. */
 import type { CrashPoint } from '@idemq/core'
-import { type Plan, type Plans, type Role, randomInstant, roles } from './plans.ts'
+import { type Edge, type Plan, type Plans, type Role, randomInstant, roles } from './plans.ts'
 import { seededRandom } from './random.ts'
 
 export interface Schedule {
@@ -18,7 +18,15 @@ export interface Schedule {
  * Exactly `kills` kills, however often a child dies elsewhere than planned: what a plan aims at stays on the list until
  * it was hit there, and a kill that happened otherwise takes the place of a random one.
  */
-export function createSchedule(plans: Plans, kills: number, seed: number): Schedule {
+export function createSchedule(
+  plans: Plans,
+  kills: number,
+  seed: number,
+  options: {
+    /** Also what aims at an edge stays until it was hit there. @default false */ readonly edgesToo?: boolean
+  } = {},
+): Schedule {
+  const { edgesToo = false } = options
   const random = seededRandom(seed, 'more instants')
   const waiting: Record<Role, Plan[]> = {
     producer: [...plans.producer],
@@ -30,7 +38,7 @@ export function createSchedule(plans: Plans, kills: number, seed: number): Sched
   let done = 0
   let lethal = 0
   const aimed = (): number => roles.reduce((sum, role) => sum + waiting[role].filter(isAimed).length, 0)
-  const isAimed = ({ kind }: Plan): boolean => kind === 'point'
+  const isAimed = (plan: Plan): boolean => aimOf(plan, edgesToo) !== undefined
 
   return {
     next(role) {
@@ -50,10 +58,16 @@ export function createSchedule(plans: Plans, kills: number, seed: number): Sched
         done++
         places.set(place, (places.get(place) ?? 0) + 1)
       }
-      if (isAimed(plan) && (plan.kind !== 'point' || plan.point !== place)) waiting[role].push(plan)
+      if (isAimed(plan) && aimOf(plan, edgesToo) !== place) waiting[role].push(plan)
     },
     kills: () => done,
     killsAt: (place) => places.get(place) ?? 0,
     isDone: () => done >= kills,
   }
+}
+
+/** The place that a plan must hit, if it must hit one. */
+function aimOf(plan: Plan, edgesToo: boolean): CrashPoint | Edge | undefined {
+  if (plan.kind === 'point') return plan.point
+  return plan.kind === 'edge' && edgesToo ? plan.edge : undefined
 }

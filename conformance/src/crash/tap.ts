@@ -207,6 +207,7 @@ function tapOutbox(outbox: OutboxStore, { onEdge }: TapOptions): OutboxStore {
       const jobIds = claims.map(({ row }) => row.jobId)
       onEdge('outbox.before_mark', jobIds)
       await outbox.markSent(claims, signal)
+      onEdge('outbox.after_mark', jobIds)
     },
   }
 }

@@ -1,16 +1,10 @@
 /** What the handlers of a run do. Each says that it started before it does anything. */
-import {
-  type JobContext,
-  type Mq,
-  PermanentError,
-  RetryAfterError,
-  type SqlTransaction,
-  type Worker,
-} from '@idemq/core'
+import { type JobContext, type Mq, PermanentError, RetryAfterError, type Worker } from '@idemq/core'
 import type { LedgerClient } from '../oracle/ledger.ts'
 import type { StatementLog } from '../oracle/statements.ts'
 import { type CrashPayload, kinds } from './jobs.ts'
 import { stateAttempt } from './producer.ts'
+import { insertRow } from './rows.ts'
 import type { Tap } from './tap.ts'
 
 export interface WorkOptions {
@@ -23,9 +17,6 @@ export interface WorkOptions {
   /** Kills this process; absent where that is not allowed. */
   readonly die?: (where: string, jobIds: readonly string[]) => void
 }
-
-/** The table that `reserve` writes to, in the database of the inbox: no constraint, so that a second row would show. */
-export const rowsTable = 'crash_rows'
 
 const patientPauseMs = 2_500
 const snoozeMs = 100
@@ -60,7 +51,8 @@ export function addHandlers(options: WorkOptions): void {
       return chargeId
     })
 
-  for (const kind of [kinds.charge, kinds['double-click'], kinds.mismatch, kinds.delayed, kinds['follow-up']]) {
+  const plain = ['charge', 'double-click', 'mismatch', 'delayed', 'booked', 'follow-up'] as const
+  for (const kind of plain.map((plainName) => kinds[plainName])) {
     worker.handle(kind.job, ({ times }, job) => charge(job, begin(job), times))
   }
   worker.handle(kinds.flaky.job, async ({ times }, job) => {
@@ -95,7 +87,7 @@ export function addHandlers(options: WorkOptions): void {
   if (!inbox?.capabilities.transactions || !outbox) return
   worker.handleInTransaction(kinds.reserve.job, async (payload: CrashPayload, job, tx) => {
     const startId = begin(job)
-    await (tx as SqlTransaction).query(`INSERT INTO ${rowsTable} (key, start_id) VALUES ($1, $2)`, [job.key, startId])
+    await insertRow(tx, job.key, startId)
     const followUp: CrashPayload = { ...payload, id: startId }
     const jobId = `${startId}-follow-up`
     log.write({ ...stateAttempt('follow-up', followUp, jobId), startId })

@@ -128,7 +128,7 @@ function endAnswered(record: RunRecord, by: string, end: StatedEnd, held: boolea
   const grant = state.grants.get(grantKey(by, end.token))
   const what = `${end.scope} ${end.key}: ${by} ended as ${end.state}`
   if (!held) {
-    if (end.free && grant?.started) state.series?.starts.add(grant)
+    if (end.free && grant?.started && !mayHaveEnded(record, end)) state.series?.starts.add(grant)
     return
   }
   if (!grant) {
@@ -143,4 +143,12 @@ function endAnswered(record: RunRecord, by: string, end: StatedEnd, held: boolea
   if (end.state === 'failed') state.over = 'yes'
   const { jobId, replay } = grant.claim
   state.lastEnd = { jobId, replay, end, line: record.line }
+}
+
+/** True if an earlier try to end the claim got no answer: it may be why this one was refused. */
+function mayHaveEnded({ calls }: RunRecord, { scope, key, token }: StatedEnd): boolean {
+  for (const { ends = [] } of calls.values()) {
+    if (ends.some((other) => other.scope === scope && other.key === key && other.token === token)) return true
+  }
+  return false
 }

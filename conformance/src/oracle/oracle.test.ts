@@ -11,6 +11,7 @@ const quiet: Finals = { letters: [], rows: [], pending: 0 }
 /** A log being written: each function says what a process would, under names that make tests read as stories. */
 function story(): {
   say(by: string, ...statements: Statement[]): void
+  attempt(jobId: string, changes?: Partial<Extract<Statement, { type: 'attempted' }>>): void
   enqueue(jobId: string, changes?: Partial<Extract<Statement, { type: 'attempted' }>>): void
   claim(by: string, token: string, jobId: string, version?: { attempt?: number; replay?: number; count?: number }): void
   start(by: string, token: string, jobId: string, startId: string, replay?: number): void
@@ -23,11 +24,15 @@ function story(): {
   const say = (by: string, ...statements: Statement[]): void => {
     for (const statement of statements) oracle.add({ ...statement, by, atMs: 1_000 } as StatedBy)
   }
+  const attempt: ReturnType<typeof story>['attempt'] = (jobId, changes = {}) => {
+    const job = { jobId, job: 'charge', key, fingerprint, maxAttempts: 2, mayEnd: ['completed'] as const }
+    say('producer', { type: 'attempted', ...job, effect: 'provider', ...changes })
+  }
   return {
     say,
+    attempt,
     enqueue(jobId, changes = {}) {
-      const job = { jobId, job: 'charge', key, fingerprint, maxAttempts: 2, mayEnd: ['completed'] as const }
-      say('producer', { type: 'attempted', ...job, effect: 'provider', ...changes })
+      attempt(jobId, changes)
       say('producer', { type: 'confirmed', jobId })
     },
     claim(by, token, jobId, { attempt = 1, replay = 0, count = attempt } = {}) {
@@ -108,15 +113,23 @@ describe('lost', () => {
   })
 
   it('is a job whose transaction committed and that never ran; one that rolled back must not run', () => {
-    const { enqueue, say, judge } = story()
-    enqueue('kept', { startId: 's1' })
-    enqueue('undone', { startId: 's2', key: 'charge:2' })
-    enqueue('ghost', { startId: 's3', key: 'charge:3' })
+    const { attempt, enqueue, say, judge } = story()
+    attempt('kept', { startId: 's1' })
+    attempt('undone', { startId: 's2', key: 'charge:2' })
+    attempt('ghost', { startId: 's3', key: 'charge:3' })
     say('w1', { type: 'received', delivery: 'd1', copyId: 'ghost.0.1.0', jobId: 'ghost' })
     enqueue('reserve', { key: 'r', effect: 'row' })
-    const { counts, findings } = judge({ rows: [{ key: 'r', startId: 's1' }], letters: [], pending: 0 })
+    const { counts, findings, outbox } = judge({ rows: [{ key: 'r', startId: 's1' }], letters: [], pending: 0 })
     expect(counts).toMatchObject({ lost: 2, unexpected: 1 })
     expect(findings.join()).toMatch(/job kept is neither .* job reserve is neither .* job ghost exists/)
+    expect(outbox).toEqual({ committed: 1, rolledBack: 2 })
+  })
+
+  it('is a transaction that was committed and whose row is gone', () => {
+    const { attempt, enqueue, judge } = story()
+    attempt('untold', { startId: 's1' })
+    enqueue('told', { startId: 's2' })
+    expect(judge().findings).toEqual(['lost: charge charge:1: the row of told is gone though it was committed'])
   })
 })
 
@@ -218,6 +231,19 @@ describe('attempts over', () => {
       end('w1', `${n}`, freely)
     })
     expect(stopped.counts).toMatchObject(clean)
+  })
+
+  it('are not starts whose giving back was refused because an earlier try, without an answer, had done it', () => {
+    const given = (answered: boolean): Verdict =>
+      starts(3, ({ say, end }, n) => {
+        if (n > 1) return
+        say('w1', { type: 'snoozing', startId: 's1' })
+        const ends = [{ scope, key, token: '1', state: 'released', floor: 1, free: true }] as const
+        if (!answered) say('w1', { type: 'ending', call: 'unanswered', ends })
+        end('w1', '1', { state: 'released', free: true }, false)
+      })
+    expect(given(false).counts).toMatchObject(clean)
+    expect(given(true).counts).toMatchObject({ ...clean, attemptsOver: 1 })
   })
 
   it('are starts given back for no reason that the harness knows', () => {

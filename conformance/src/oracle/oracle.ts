@@ -3,7 +3,8 @@
  * inbox, not core. What is counted, and why a crash alone counts for nothing:
  *
  * `lost`: a job whose `enqueue` resolved (or whose transaction committed) that at the end is neither completed nor a
- * dead letter, after everything drained. Bytes that are no envelope must lie among the dead letters as they were sent.
+ * dead letter, after everything drained; and one whose transaction was said to be committed, and its row is not there.
+ * Bytes that are no envelope must lie among the dead letters as they were sent.
  * A key reported complete without its effect is lost too.
  *
  * `unexpected`: what must not be there. A start, effect or dead letter of something nobody enqueued; a job enqueued in
@@ -18,7 +19,8 @@
  * under a claim granted before the completion (its process was stopped in between): its writes are fenced.
  *
  * `attempts_over`: starts of one series beyond `maxAttempts`. A series is a key's starts until it is dead-lettered or
- * replayed; starts given back are not in it, if their handler asked to snooze or their process was told to stop.
+ * replayed; starts given back are not in it, if their handler asked to snooze or their process was told to stop. One
+ * given back without an answer counts as given back: asked again, the inbox can only say that the claim is gone.
  *
  * `stale_writes`: an end of a claim that was accepted after another worker had been granted the key, and a settlement
  * that was accepted after the broker had delivered the same copy again.

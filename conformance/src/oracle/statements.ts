@@ -55,7 +55,7 @@ export type Statement =
   | { readonly type: 'ready'; readonly role: string }
   /** About to enqueue; the job may exist from here on. */
   | ({ readonly type: 'attempted' } & StatedJob)
-  /** `enqueue` resolved: from here on the job must not be lost. */
+  /** `enqueue` resolved, or the transaction it was enqueued in was committed: from here on the job must not be lost. */
   | { readonly type: 'confirmed'; readonly jobId: string }
   /** The same two for bytes that are no envelope. `body` is base64. */
   | { readonly type: 'raw_attempted'; readonly body: string }

@@ -49,6 +49,8 @@ export interface Verdict {
   /** One line for each thing counted. */
   readonly findings: readonly string[]
   readonly aftermath: readonly Aftermath[]
+  /** Jobs written to an outbox, by what became of their transaction. */
+  readonly outbox: { readonly committed: number; readonly rolledBack: number }
 }
 
 /** Judges once: it adds to the findings of `record`. */
@@ -59,6 +61,8 @@ export function judge(record: RunRecord, finals: Finals): Verdict {
   judgeRaw(record, finals)
   for (const letter of finals.letters) judgeLetter(record, letter)
   judgeEffects(record, finals)
+  const inOutbox = [...jobs.values()].filter(({ stated }) => stated.startId !== undefined)
+  const committed = inOutbox.filter(({ confirmed }) => confirmed).length
   return {
     counts: {
       jobs: [...jobs.values()].filter(({ confirmed }) => confirmed).length + rawConfirmed.size,
@@ -70,6 +74,7 @@ export function judge(record: RunRecord, finals: Finals): Verdict {
     },
     findings: Object.entries(findings).flatMap(([name, lines]) => lines.map((finding) => `${name}: ${finding}`)),
     aftermath: aftermathOf(record, deadJobs),
+    outbox: { committed, rolledBack: inOutbox.length - committed },
   }
 }
 
@@ -81,10 +86,15 @@ function judgeJobs(record: RunRecord, { rows, pending }: Finals, deadJobs: Reado
   for (const job of jobs.values()) {
     const { jobId, stated } = job
     const { startId, effect, key, job: name } = stated
-    if (startId !== undefined) job.confirmed = committed.has(startId)
-    if (startId !== undefined && !job.confirmed && (job.seen || deadJobs.has(jobId))) {
-      findings.unexpected.push(`${name} ${key}: job ${jobId} exists though its transaction rolled back`)
-    }
+    if (startId !== undefined && !committed.has(startId)) {
+      if (job.confirmed) {
+        findings.lost.push(`${name} ${key}: the row of ${jobId} is gone though it was committed`)
+        continue
+      }
+      if (job.seen || deadJobs.has(jobId)) {
+        findings.unexpected.push(`${name} ${key}: job ${jobId} exists though its transaction rolled back`)
+      }
+    } else if (startId !== undefined) job.confirmed = true
     const done = isDone(record, job)
     if (job.confirmed && !done && !deadJobs.has(jobId)) {
       unresolved.push(`${name} ${key}: job ${jobId} is neither completed nor a dead letter`)

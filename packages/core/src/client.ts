@@ -8,7 +8,7 @@ import { Events, type EventType, type IdemqEvent, jobRef, type Listener } from '
 import { outgoingOf } from './internal/codec.ts'
 import { type Composed, Composer, type EnqueueOptions } from './internal/composer.ts'
 import { reach } from './internal/crash-points.ts'
-import { persist, throwFirst } from './internal/persist.ts'
+import { persist, throwFirst, timed } from './internal/persist.ts'
 import { Quarantine } from './internal/quarantine.ts'
 import { Sender } from './internal/sender.ts'
 import { transactionContext } from './internal/transaction-context.ts'
@@ -317,13 +317,14 @@ export class Mq {
     const known = this.#declared.get(name)
     if (known) return known
     const { clock, sendTimeoutMs, declare } = this.#options
-    const signal = AbortSignal.timeout(sendTimeoutMs)
-    const declaring = persist(() => this.driver.declare({ name }, declare, signal), {
-      clock,
-      deadlineMs: clock.monotonicMs() + sendTimeoutMs,
-      operation: `declare queue '${name}' on ${this.driver.name}`,
-      signal,
-    })
+    const declaring = persist(
+      () => timed(clock, sendTimeoutMs, undefined, (signal) => this.driver.declare({ name }, declare, signal)),
+      {
+        clock,
+        deadlineMs: clock.monotonicMs() + sendTimeoutMs,
+        operation: `declare queue '${name}' on ${this.driver.name}`,
+      },
+    )
     this.#declared.set(name, declaring)
     declaring.catch(() => this.#declared.delete(name))
     return declaring

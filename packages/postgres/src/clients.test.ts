@@ -127,6 +127,33 @@ it('a handler’s transaction works with a query builder, and takes outbox rows'
   expect((await admin.query(`SELECT id FROM ${schema}.orders`)).rows).toEqual([{ id: 'o-1' }])
 })
 
+it('a query builder cannot end a handler’s transaction: what was done before is rolled back', async () => {
+  const schema = freshSchema()
+  await admin.query(`CREATE SCHEMA ${schema}; CREATE TABLE ${schema}.orders (id text)`)
+  const adapter = postgres({ url, schema, pollMs: 20 })
+  const mq = await connect(adapter)
+  onTestFinished(() => mq.close())
+  const job = defineJob('order', { queue: 'orders', payload: anything, idempotencyKey: ({ id }) => id })
+  const errors: unknown[] = []
+  mq.on('failed', ({ error }) => errors.push(error))
+  const worker = mq.worker<PostgresTransaction>({ inbox: adapter.inbox })
+  let kept: PostgresTransaction | undefined
+  worker.handleInTransaction(job, async ({ id }, { attempt }, tx) => {
+    kept = tx
+    const db = drizzle(tx.client as pg.ClientBase as pg.Client)
+    const insert = sql`INSERT INTO ${sql.identifier(schema)}.orders (id) VALUES (${id})`
+    await db.execute(insert)
+    if (attempt === 1) await db.transaction(async (inner) => inner.execute(insert))
+  })
+  await worker.start()
+  await mq.enqueue(job, { id: 'once' })
+  const orders = async (): Promise<unknown[]> => (await admin.query(`SELECT id FROM ${schema}.orders`)).rows
+  await expect.poll(orders, { timeout: 10_000 }).toEqual([{ id: 'once' }])
+  expect(errors).toHaveLength(1)
+  expect(String((errors[0] as Error).cause ?? errors[0])).toMatch(/begin is not for handlers/)
+  await expect(kept!.client.query('SELECT 1')).rejects.toMatchObject({ code: 'CLOSED' })
+})
+
 it('another process that relays hears of rows that a handler committed', async () => {
   const schema = freshSchema()
   const [one, two] = [postgres({ url, schema }), postgres({ url, schema, pollMs: 20_000 })]

@@ -1,8 +1,9 @@
 /**
  * The inbox in Postgres. The rules of who may claim are those of {@link InboxStore.claim}; the functions of
- * `functions.ts` decide by them, one for a whole batch.
+ * `store-functions.ts` decide by them, one for a whole batch.
  */
-import type { ClaimAnswer, ClaimRef, Held, InboxStore } from '@idemq/core'
+import type { ClaimAnswer, ClaimEnd, ClaimRef, Held, InboxStore } from '@idemq/core'
+import { numberArray, textArray } from './arrays.ts'
 import type { Database, Row } from './database.ts'
 import { KeptConnection } from './kept-connection.ts'
 import { type PostgresTransaction, Transactions } from './transaction.ts'
@@ -13,13 +14,11 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
   const { schema } = on
   const renewals = new KeptConnection(on)
   const transactions = new Transactions(on, wakeups)
-  const claims = 'scope, key, token::text'
   const sql = {
-    claim: `SELECT answer, token::text, attempt, crashed, steps::text, result, retry_ms
-      FROM ${schema}.claim_1($1, $2, $3, $4, $5, $6, $7, $8)`,
-    renew: `SELECT ${claims} FROM ${schema}.renew_1($1, $2, $3, $4)`,
-    record: `SELECT ${claims} FROM ${schema}.record_1($1, $2, $3, $4, $5)`,
-    end: `SELECT ${claims} FROM ${schema}.end_1($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+    claim: `SELECT tokens, starts, others FROM ${schema}.claim_1($1, $2, $3, $4, $5, $6, $7, $8)`,
+    renew: `SELECT ${schema}.renew_1($1, $2, $3, $4) AS held`,
+    record: `SELECT ${schema}.record_1($1, $2, $3, $4, $5) AS held`,
+    end: `SELECT ${schema}.end_1($1, $2, $3, $4, $5, $6, $7, $8, $9) AS held`,
     purge: `SELECT purged, next_page FROM ${schema}.purge_1($1, $2)`,
   }
   /** The page of the table {@link InboxStore.purge} goes on from, on its way round. */
@@ -37,17 +36,17 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
       const database = use.database()
       renewals.keep()
       const params = [
-        batch.map(({ scope }) => scope),
-        batch.map(({ key }) => key),
-        batch.map(({ fingerprint }) => fingerprint),
-        batch.map(({ jobId }) => jobId),
-        batch.map(({ replay }) => replay),
-        batch.map(({ attempt }) => attempt),
+        textArray(batch.map(({ scope }) => scope)),
+        textArray(batch.map(({ key }) => key)),
+        textArray(batch.map(({ fingerprint }) => fingerprint)),
+        textArray(batch.map(({ jobId }) => jobId)),
+        numberArray(batch.map(({ replay }) => replay)),
+        numberArray(batch.map(({ attempt }) => attempt)),
         leaseMs,
         retentionMs,
       ]
-      const rows = await database.run('claim in the inbox', sql.claim, params, signal)
-      return rows.map(claimAnswerOf)
+      const [row] = await database.run('claim in the inbox', sql.claim, params, signal)
+      return claimAnswersOf(row!)
     },
 
     async renew(batch, leaseMs, signal) {
@@ -57,22 +56,17 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
     },
 
     async record(batch, signal) {
-      const params = [...refParams(batch), batch.map(({ step }) => step), batch.map(({ result }) => result)]
+      const params = [
+        ...refParams(batch),
+        textArray(batch.map(({ step }) => step)),
+        textArray(batch.map(({ result }) => result)),
+      ]
       return heldOf(batch, await use.database().run('record steps', sql.record, params, signal))
     },
 
     async end(batch, retentionMs, signal) {
       const params = endParams(batch, retentionMs)
-      const rows = await use.database().run('end claims', sql.end, params, signal)
-      const held = heldOf(batch, rows)
-      // Ending twice is lost, within one batch too.
-      const seen = new Set<string>()
-      return held.map((answer, i) => {
-        const token = String(batch[i]!.token)
-        if (answer === 'lost' || seen.has(token)) return 'lost'
-        seen.add(token)
-        return 'held'
-      })
+      return heldOf(batch, await use.database().run('end claims', sql.end, params, signal))
     },
 
     transact(effect, end, retentionMs, signal) {
@@ -81,7 +75,7 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
         effect,
         async (query, value) => {
           const { rows } = await query(sql.end, endParams([end(value)], retentionMs))
-          return rows.length > 0
+          return rows[0]?.held !== null
         },
         async (value, patience) => {
           const { scope, key, token } = end(value)
@@ -108,45 +102,58 @@ export function postgresInboxOn(on: Database, wakeups: Wakeups): InboxStore<Post
   }
 }
 
-function claimAnswerOf(row: Row): ClaimAnswer {
-  switch (row.answer as ClaimAnswer['status']) {
-    case 'claimed': {
-      const claimed = {
-        status: 'claimed',
-        token: row.token as string,
-        attempt: Number(row.attempt),
-        crashed: row.crashed === true,
-      } as const
-      return row.steps === null
-        ? claimed
-        : { ...claimed, steps: JSON.parse(row.steps as string) as Record<string, string> }
+/** What is said of a key beside a token and the number of its starts. */
+interface Other {
+  readonly status: ClaimAnswer['status']
+  readonly crashed: boolean | null
+  readonly steps: Readonly<Record<string, string>> | null
+  readonly result: string | null
+  readonly retryAfterMs: number
+}
+
+function claimAnswersOf({ tokens, starts, others }: Row): ClaimAnswer[] {
+  const other = JSON.parse((others as string | null) ?? '{}') as Readonly<Record<string, Other>>
+  const attempts = (starts as string).split(',')
+  return (tokens as string).split(',').map((token, i): ClaimAnswer => {
+    const more = other[i + 1]
+    const attempt = Number(attempts[i])
+    if (!more) return { status: 'claimed', token, attempt, crashed: false }
+    const { status, crashed, steps, result, retryAfterMs } = more
+    switch (status) {
+      case 'claimed':
+        return { status, token, attempt, crashed: crashed === true, ...(steps && { steps }) }
+      case 'completed':
+        return result === null ? { status } : { status, result }
+      case 'busy':
+        return { status, retryAfterMs }
+      default:
+        return { status }
     }
-    case 'completed':
-      return row.result === null ? { status: 'completed' } : { status: 'completed', result: row.result as string }
-    case 'busy':
-      return { status: 'busy', retryAfterMs: Number(row.retry_ms) }
-    default:
-      return { status: row.answer as 'mismatch' | 'stale' }
-  }
+  })
 }
 
-function refParams(batch: readonly ClaimRef[]): unknown[] {
-  return [batch.map(({ scope }) => scope), batch.map(({ key }) => key), batch.map(({ token }) => String(token))]
+function refParams(batch: readonly ClaimRef[]): string[] {
+  return [
+    textArray(batch.map(({ scope }) => scope)),
+    textArray(batch.map(({ key }) => key)),
+    numberArray(batch.map(({ token }) => token)),
+  ]
 }
 
-function endParams(batch: readonly Parameters<InboxStore['end']>[0][number][], retentionMs: number): unknown[] {
+function endParams(batch: readonly ClaimEnd[], retentionMs: number): unknown[] {
   return [
     ...refParams(batch),
-    batch.map(({ state }) => state),
-    batch.map(({ floor }) => floor),
-    batch.map(({ result }) => result ?? null),
-    batch.map(({ free }) => (free ? 1 : 0)),
-    batch.map(({ holdMs }) => holdMs),
+    textArray(batch.map(({ state }) => state)),
+    numberArray(batch.map(({ floor }) => floor)),
+    textArray(batch.map(({ result }) => result)),
+    numberArray(batch.map(({ free }) => (free ? 1 : 0))),
+    numberArray(batch.map(({ holdMs }) => holdMs)),
     retentionMs,
   ]
 }
 
-function heldOf(batch: readonly ClaimRef[], rows: readonly Row[]): Held[] {
-  const held = new Set(rows.map(({ scope, key, token }) => `${token} ${scope}\0${key}`))
-  return batch.map(({ scope, key, token }) => (held.has(`${token} ${scope}\0${key}`) ? 'held' : 'lost'))
+function heldOf(batch: readonly ClaimRef[], [row]: readonly Row[]): Held[] {
+  const answers = batch.map((): Held => 'lost')
+  if (typeof row?.held === 'string') for (const number of row.held.split(',')) answers[Number(number) - 1] = 'held'
+  return answers
 }

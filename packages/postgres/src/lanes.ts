@@ -1,5 +1,5 @@
 /**
- * Ordering keys. Of one key only the head is visible; the others wait with `visible_at` infinity, and the next is
+ * Ordering keys. Of one key only the head is visible; the others wait with `due_at` infinity, and the next is
  * called when the head is acked. A delayed copy (a retry) waits for nobody before it is due; then it joins the end.
  *
  * Whoever changes a key first locks its row in `lane`, keys sorted, and looks in a statement of its own: that one sees
@@ -8,7 +8,7 @@
 import type { Outgoing } from '@idemq/core'
 import { packBodies } from './bodies.ts'
 import type { Database, Query } from './database.ts'
-import { type Fence, fenceParams, type Taken } from './messages.ts'
+import { type Fence, fenceParams, type Held, lost, type Taken } from './messages.ts'
 
 /** Stores messages with an ordering key; a copy that is still there stays as it is. */
 export function putOrdered(
@@ -22,7 +22,7 @@ export function putOrdered(
   return database.transaction('send', signal, async (query) => {
     await enter(query, database.schema, keys)
     await query(
-      `INSERT INTO ${database.schema}.message (queue, visible_at, since, copy_id, body, ordering_key, turn, place)
+      `INSERT INTO ${database.schema}.message (queue, due_at, since, copy_id, body, ordering_key, turn, lane_position)
        SELECT $1::int, CASE WHEN delay_ms > 0 THEN now + delay_ms * interval '1 millisecond' ELSE 'infinity' END,
          now + delay_ms * interval '1 millisecond', copy_id, substring($5::bytea FROM start FOR bytes), key, false,
          nextval('${database.schema}.token')
@@ -37,13 +37,13 @@ export function putOrdered(
   })
 }
 
-/** Removes what is held under its token and calls the next of each key. Answers the tokens that held. */
+/** Removes what is held under its token and calls the next of each key. */
 export function ackOrdered(
   database: Database,
   queue: number,
   fences: readonly Fence[],
   signal: AbortSignal,
-): Promise<Set<string>> {
+): Promise<Held> {
   const { schema } = database
   const keys = fences.map(({ orderingKey }) => orderingKey!)
   return database.transaction('settle', signal, async (query) => {
@@ -51,15 +51,18 @@ export function ackOrdered(
       keys,
     ])
     const { rows } = await query(
-      `WITH gone AS MATERIALIZED (SELECT * FROM ${schema}.ack_1($1, $2, $3)),
+      `WITH gone AS MATERIALIZED (SELECT * FROM ${schema}.ack_copies_1($1, $2, $3)),
        headless AS (
          UPDATE ${schema}.lane AS l SET head = NULL FROM gone
          WHERE l.ordering_key = gone.ordering_key AND l.head = gone.copy_id)
-       SELECT token::text FROM gone`,
+       SELECT token::text, place::text FROM gone`,
       fenceParams(queue, fences),
     )
     await callNext(query, schema, keys)
-    return new Set(rows.map((row) => row.token as string))
+    return {
+      places: new Map(rows.map(({ token, place }) => [token as string, place as string])),
+      others: lost,
+    }
   })
 }
 
@@ -93,7 +96,8 @@ export function takeTurns(
          WHERE l.ordering_key = called.ordering_key),
        behind AS (
          UPDATE ${schema}.message AS m
-         SET visible_at = 'infinity', token = 0, deliveries = deliveries - 1, place = nextval('${schema}.token')
+         SET due_at = 'infinity', lease_until = '-infinity', token = 0, deliveries = deliveries - 1,
+           lane_position = nextval('${schema}.token')
          FROM held
          WHERE m.copy_id = held.copy_id AND m.queue + 0 = $1 AND m.token = held.token
            AND held.copy_id NOT IN (SELECT copy_id FROM first))
@@ -122,10 +126,10 @@ async function callNext(query: Query, schema: string, keys: readonly string[]): 
        SELECT l.ordering_key, m.copy_id, m.queue
        FROM ${schema}.lane AS l LEFT JOIN LATERAL (
          SELECT copy_id, queue FROM ${schema}.message AS m
-         WHERE m.ordering_key = l.ordering_key AND m.visible_at = 'infinity' ORDER BY m.place LIMIT 1) AS m ON true
+         WHERE m.ordering_key = l.ordering_key AND m.due_at = 'infinity' ORDER BY m.lane_position LIMIT 1) AS m ON true
        WHERE l.ordering_key = ANY ($1::text[]) AND l.head IS NULL),
      called AS (
-       UPDATE ${schema}.message AS m SET visible_at = clock_timestamp(), turn = true FROM next
+       UPDATE ${schema}.message AS m SET due_at = clock_timestamp(), turn = true FROM next
        WHERE m.copy_id = next.copy_id AND m.queue + 0 = next.queue),
      empty AS (
        DELETE FROM ${schema}.lane AS l USING next WHERE l.ordering_key = next.ordering_key AND next.copy_id IS NULL)

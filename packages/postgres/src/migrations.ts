@@ -2,10 +2,10 @@
  * The tables, by version, as SQL that idemq runs or a DBA does. A migration is never edited once released: a change is
  * a new entry at the end.
  *
- * What keeps it fast: a message has two index entries; receiving it writes both anew, settling it writes none; no
- * statement but `stats` looks at more rows than it works on, see `functions.ts`. Dead rows that vacuum may not remove
- * yet (somebody's old transaction) are stepped over once by each receiver, see `frontier.ts`. Inbox rows are changed in
- * place (HOT).
+ * What keeps it fast: a message has two index entries, written once; receiving, extending and settling it write none
+ * (HOT: half of each page is left for that). No statement but `stats` looks at more rows than it works on, see `plans.ts`.
+ * Dead rows that vacuum may not remove yet (somebody's old transaction) are stepped over once by each receiver, see
+ * `frontier.ts`. Inbox rows are changed in place (HOT) too.
  */
 import { IdemqError } from '@idemq/core'
 import { functions1 } from './functions.ts'
@@ -15,7 +15,7 @@ const vacuumOften = `autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_thres
   autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000`
 
 const version1 = (s: string): string => `
-CREATE SEQUENCE ${s}.token; -- fencing tokens and places in ordering keys: never given out twice
+CREATE SEQUENCE ${s}.token; -- fencing tokens of the stores, and places in ordering keys: never given out twice
 
 CREATE TABLE ${s}.queue (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -25,19 +25,20 @@ CREATE TABLE ${s}.queue (
 CREATE TABLE ${s}.message (
   queue int NOT NULL,
   deliveries int NOT NULL DEFAULT 0,
-  visible_at timestamptz NOT NULL, -- when it may be received: its due time, or the end of its lease. infinity: waits behind its ordering key
-  since timestamptz NOT NULL, -- ready, or held, since
+  due_at timestamptz NOT NULL, -- from when it may be received. infinity: waits behind its ordering key
+  lease_until timestamptz NOT NULL DEFAULT '-infinity',
+  since timestamptz NOT NULL, -- behind its ordering key, or held, since
   token bigint NOT NULL DEFAULT 0, -- the fence of the delivery in flight; 0 or below: nobody's
-  place bigint, -- within its ordering key
+  lane_position bigint, -- among those behind its ordering key
   turn boolean NOT NULL DEFAULT true, -- false: has an ordering key, and another message is ahead or it is not due yet
   copy_id text COLLATE "C" NOT NULL,
   ordering_key text COLLATE "C", -- NULL unless the sender asked for order; after the queue's id and a colon
   body bytea NOT NULL,
   PRIMARY KEY (copy_id, queue)
-) WITH (${vacuumOften});
+) WITH (fillfactor = 50, ${vacuumOften}); -- a lease writes the row anew in the same page, and no index
 ALTER TABLE ${s}.message ALTER body SET STORAGE EXTERNAL;
-CREATE INDEX message_visible ON ${s}.message (queue, visible_at);
-CREATE INDEX message_behind ON ${s}.message (ordering_key, place) WHERE visible_at = 'infinity';
+CREATE INDEX message_due ON ${s}.message (queue, due_at);
+CREATE INDEX message_behind ON ${s}.message (ordering_key, lane_position) WHERE due_at = 'infinity';
 
 CREATE TABLE ${s}.lane ( -- an ordering key that has a message which is ready or in flight
   ordering_key text COLLATE "C" PRIMARY KEY,
@@ -70,7 +71,7 @@ CREATE TABLE ${s}.inbox (
   result text, -- JSON
   steps jsonb, -- JSON text by name of step
   PRIMARY KEY (scope, key)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 20000,
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 20000,
   autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE ${s}.outbox (

@@ -11,14 +11,21 @@ async function asServer(command: string): Promise<void> {
   await admin.query(`COPY (SELECT 1) TO PROGRAM '${command.replaceAll("'", "''")}'`)
 }
 
+async function killed(): Promise<void> {
+  await server.kill()
+  await server.start()
+}
+
 describe('a server that restarts', () => {
   it('in the middle of sends and transactions: every job has its effect once', async () => {
     const { mq, job, work, allDone } = await counted(testing)
     await work()
+    let outage = Promise.resolve()
     for (let n = 1; n <= 60; n++) {
-      if (n % 20 === 0) void (n === 40 ? server.kill().then(() => server.start()) : server.restart())
+      if (n % 20 === 0) outage = outage.then(() => (n === 40 ? killed() : server.restart()))
       await mq.enqueue(job, { n })
     }
+    await outage
     await allDone(60)
   })
 })

@@ -38,6 +38,8 @@ export function openOwnPool(url: string, maxConnections: number): PgPool {
   })
   // A connection that breaks while idle is dropped by the pool; whoever needs one gets another, or an error.
   pool.on('error', ignore)
+  // One that breaks in the moment it is handed out has nobody else who listens yet.
+  pool.on('connect', (client) => client.on('error', ignore))
   return pool
 }
 

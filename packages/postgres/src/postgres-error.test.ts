@@ -1,5 +1,5 @@
 import { createServer } from 'node:net'
-import { type ErrorCode, IdemqError } from '@idemq/core'
+import { type Delivery, type ErrorCode, IdemqError } from '@idemq/core'
 import pg from 'pg'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { closeAll, freshSchema, message, openReceiver, queue, signal, testServer } from '../test/server.ts'
@@ -202,6 +202,8 @@ describe('at work', () => {
     await adapter.driver.send(queue, [message('a')], signal)
     const receiver = await openReceiver(adapter)
     const [delivery] = await receiver.receive(1, 0, signal)
+    // What is confirmed takes everything before it to the disk.
+    await adapter.driver.sendDead(queue, [message('c')], signal)
     await server.kill()
     try {
       // Connections of before break at the first use or by themselves.
@@ -216,6 +218,30 @@ describe('at work', () => {
     await expect
       .poll(() => receiver.settle([{ delivery: delivery!, outcome: 'ack' }], signal))
       .toEqual([{ status: 'settled' }])
+  })
+
+  it('a server that crashes may forget who held a message: it is delivered again, under a fence of its own', async () => {
+    const { adapter } = await start()
+    await adapter.driver.send(queue, [message('a')], signal)
+    const receiver = await openReceiver(adapter)
+    const [first] = await receiver.receive(1, 0, signal)
+    await server.kill()
+    await server.start()
+    const settle = async (delivery: Delivery): Promise<string | undefined> => {
+      const [answer] = await receiver.settle([{ delivery, outcome: 'ack' }], signal)
+      return answer?.status
+    }
+    // Connections of before break at their first use or by themselves.
+    let answer = await settle(first!)
+    while (answer === 'failed' || answer === 'unknown') answer = await settle(first!)
+    // Whether the lease was on the disk already is up to the server.
+    if (answer === 'lost') {
+      const [second] = await receiver.receive(1, 10_000, signal)
+      expect(await settle(first!)).toBe('lost')
+      expect(await settle(second!)).toBe('settled')
+    }
+    expect(await settle(first!)).toBe('lost')
+    expect(await adapter.driver.stats(queue, signal)).toMatchObject({ ready: 0, inFlight: 0 })
   })
 
   it('a server that is silent is given up after the caller’s patience: a send is unknown, no connection is lost', async () => {

@@ -1,26 +1,19 @@
 /** One consumer of a queue: takes leases, and settles or extends them under their tokens. */
-import { type Delivery, IdemqError, type OpenOptions, type Receiver, type Settled } from '@idemq/core'
-import { isAnswerLost, type Use } from './database.ts'
+import type { Delivery, OpenOptions, Outcome, Receiver, Settled } from '@idemq/core'
+import type { Use } from './database.ts'
 import { maxBatch, type Queue } from './driver.ts'
 import { Frontier } from './frontier.ts'
 import { ackOrdered, takeTurns } from './lanes.ts'
-import { ack, extend, type Fence, giveBack, type Taken, take } from './messages.ts'
+import { ack, extend, type Fence, fateOf, giveBack, type Held, lost, type Taken, take } from './messages.ts'
 import type { Wakeups } from './wakeups.ts'
 
-interface HeldDelivery extends Delivery, Fence {
-  holdUntilMs: number
-}
-
-/** Tokens of what was settled, or one fate for all. */
-type Answer = Set<string> | Settled
-
 const settled: Settled = { status: 'settled' }
-const lost: Settled = { status: 'lost' }
-const unknown: Settled = { status: 'unknown' }
+const nothing: Held = { places: new Map(), others: lost }
 const never = new AbortController().signal
 /** How long a receive that is aborted waits for the answer to the statement under way, so as to strand nothing. */
 const abortGraceMs = 1_000
-const wholeLookEveryMs = 1_000
+/** A lease that is over is found by a look at everything: well within the time of a lease, and once a second. */
+const wholeLookEveryMs = (leaseMs: number): number => Math.min(1_000, Math.max(20, leaseMs / 20))
 
 export function openReceiver(
   use: Use,
@@ -32,9 +25,9 @@ export function openReceiver(
   const { clock, pollMs } = use.database().options
   const { maxUnsettled, leaseMs } = options
   const bell = wakeups.bell(queue.topic)
-  const frontier = new Frontier(clock, wholeLookEveryMs)
+  const frontier = new Frontier(clock, wholeLookEveryMs(leaseMs))
   /** Leases are equally long and an extended delivery moves to the end, so the first expires first. */
-  const held = new Set<HeldDelivery>()
+  const held = new Set<Taken>()
   /** Room kept for receives under way. */
   let reserved = 0
   /** The last receive found no room: settling makes some. */
@@ -60,8 +53,7 @@ export function openReceiver(
     signal.addEventListener('abort', abort)
     try {
       const holdUntilMs = clock.monotonicMs() + leaseMs
-      const taken = await lease(max, patience.signal)
-      const deliveries = taken.map((one): HeldDelivery => ({ ...one, holdUntilMs }))
+      const deliveries = await lease(max, holdUntilMs, patience.signal)
       for (const delivery of deliveries) held.add(delivery)
       if (!closed) return deliveries
     } catch (error) {
@@ -77,10 +69,10 @@ export function openReceiver(
   }
 
   /** Until there is something to deliver, or nothing: all that was leased may have gone behind its ordering keys. */
-  async function lease(max: number, signal: AbortSignal): Promise<Taken[]> {
+  async function lease(max: number, holdUntilMs: number, signal: AbortSignal): Promise<Taken[]> {
     for (;;) {
       const database = use.database()
-      const taken = await frontier.look((from) => take(database, queue.id, max, leaseMs, from, signal))
+      const taken = await frontier.look((from) => take(database, queue.id, max, leaseMs, holdUntilMs, from, signal))
       const waiting = taken.filter(({ turn }) => !turn)
       if (waiting.length === 0) return taken
       const called = await takeTurns(database, queue.id, waiting, signal).catch(async (error) => {
@@ -102,14 +94,11 @@ export function openReceiver(
     wakeups.announced(queue.topic, false)
   }
 
-  /** The tokens it took effect for, or what is the case for all. */
-  async function answered(fences: readonly Fence[], work: () => Promise<Set<string>>): Promise<Answer> {
+  async function answered(fences: readonly Fence[], work: () => Promise<Held>): Promise<Held> {
     try {
-      return fences.length > 0 ? await work() : new Set()
+      return fences.length > 0 ? await work() : nothing
     } catch (error) {
-      if (isAnswerLost(error)) return unknown
-      if (error instanceof IdemqError) return { status: 'failed', error }
-      throw error
+      return { places: new Map(), others: fateOf(error) }
     }
   }
 
@@ -134,26 +123,28 @@ export function openReceiver(
 
     async settle(batch, signal) {
       const database = use.database()
-      const fences = (outcome: string, ordered: boolean): HeldDelivery[] =>
-        batch
-          .filter((one) => one.outcome === outcome)
-          .map(({ delivery }) => delivery as HeldDelivery)
-          .filter(({ orderingKey }) => (orderingKey !== null) === ordered)
-      const [plain, ordered] = [fences('ack', false), fences('ack', true)]
-      const released = [...fences('release', false), ...fences('release', true)]
-      const answers = {
-        plain: await answered(plain, () => ack(database, queue.id, plain, signal)),
-        ordered: await answered(ordered, () => ackOrdered(database, queue.id, ordered, signal)),
-        released: await answered(released, () => giveBack(database, queue.id, released, true, signal)),
+      const plain: Taken[] = []
+      const ordered: Taken[] = []
+      const released: Taken[] = []
+      const kindOf = (delivery: Taken, outcome: Outcome): Taken[] =>
+        outcome === 'release' ? released : delivery.orderingKey === null ? plain : ordered
+      for (const { delivery, outcome } of batch) {
+        const one = delivery as Taken
+        kindOf(one, outcome).push(one)
       }
+      const answers = new Map([
+        [plain, await answered(plain, () => ack(database, queue.id, plain, signal))],
+        [ordered, await answered(ordered, () => ackOrdered(database, queue.id, ordered, signal))],
+        [released, await answered(released, () => giveBack(database, queue.id, released, true, signal))],
+      ])
       const results = batch.map(({ delivery, outcome }) => {
-        const { token, orderingKey } = delivery as HeldDelivery
-        const kind = outcome === 'release' ? 'released' : orderingKey === null ? 'plain' : 'ordered'
-        return settledOf(answers[kind], token)
+        const one = delivery as Taken
+        const { places, others } = answers.get(kindOf(one, outcome))!
+        // The same delivery twice in a batch is settled once.
+        const result = places.delete(one.token) ? settled : others
+        if (result.status !== 'failed') held.delete(one)
+        return result
       })
-      for (const [i, { delivery }] of batch.entries()) {
-        if (results[i]!.status !== 'failed') held.delete(delivery as HeldDelivery)
-      }
       // Work for others: a released copy, or the next of an ordering key.
       if (ordered.length + released.length > 0) wakeups.announced(queue.topic, false)
       else if (full) bell.ring()
@@ -162,17 +153,18 @@ export function openReceiver(
 
     async extend(deliveries, signal) {
       const holdUntilMs = clock.monotonicMs() + leaseMs
-      const fences = deliveries as readonly HeldDelivery[]
+      const fences = deliveries as readonly Taken[]
       const database = use.database()
-      const answer = await answered(fences, () => extend(database, queue.id, fences, leaseMs, signal))
+      const { places, others } = await answered(fences, () => extend(database, queue.id, fences, leaseMs, signal))
       return fences.map((delivery) => {
-        const result = settledOf(answer, delivery.token)
-        if (result.status === 'failed' || result.status === 'unknown') return result
+        const place = places.get(delivery.token)
+        if (place === undefined && others.status !== 'lost') return others
         held.delete(delivery)
-        if (result.status === 'lost') return result
+        if (place === undefined) return lost
         delivery.holdUntilMs = holdUntilMs
+        delivery.place = place
         held.add(delivery)
-        return result
+        return settled
       })
     },
 
@@ -190,10 +182,4 @@ export function openReceiver(
       await giveAllBack()
     },
   }
-}
-
-function settledOf(answer: Answer, token: string): Settled {
-  if (!(answer instanceof Set)) return answer
-  // The same delivery twice in a batch is settled once.
-  return answer.delete(token) ? settled : lost
 }

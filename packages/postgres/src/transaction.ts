@@ -1,14 +1,14 @@
 /** Handlers' transactions: the effect and the end of its claim in one commit, whatever becomes of the connection. */
 import { IdemqError, type SqlTransaction } from '@idemq/core'
-import type { PgClient, PgQueryable } from './client.ts'
+import type { PgClient, PgQueryable, PgResult } from './client.ts'
 import { aborted, beginSql, type Database, ignore, orAborted, type Query, statementTimeoutMs } from './database.ts'
 import { Permits } from './permits.ts'
 import { databaseError, isConnectionLost, statementError } from './postgres-error.ts'
 import { outboxTopic, type Wakeups } from './wakeups.ts'
 
 /**
- * The transaction as a handler gets it. `client` is the connection it runs on, for query builders; idemq begins and
- * ends the transaction, so never send COMMIT or ROLLBACK through it, nor `release` it.
+ * The transaction as a handler gets it. `client` is the connection it runs on, for query builders that take promises.
+ * idemq begins and ends the transaction: COMMIT, ROLLBACK and the like are refused. Never `release` it.
  */
 export interface PostgresTransaction extends SqlTransaction {
   readonly client: PgQueryable
@@ -181,15 +181,19 @@ interface OpenTransaction extends PostgresTransaction {
 function openTransaction(client: PgClient, { options }: Database): OpenTransaction {
   let open = true
   let failure: unknown
+  /** @throws IdemqError CLOSED, UNSUPPORTED */
+  const check = (sql: string): void => {
+    if (!open) throw new IdemqError('CLOSED', 'postgres: the transaction has ended; query() belongs to its handler')
+    const [, verb = '', rest = ''] = /^\s*(\w+)([\s\w]*)/.exec(sql.replace(comments, ' ')) ?? []
+    if (transactionVerbs.has(verb.toUpperCase()) && !/^(\s+(WORK|TRANSACTION))?\s+TO\b/i.test(rest)) {
+      const text = `postgres: ${verb} is not for handlers: the transaction is begun and ended for them`
+      throw new IdemqError('UNSUPPORTED', text)
+    }
+  }
   return {
-    client,
+    client: guarded(client, check),
     async query(sql, params = []) {
-      if (!open) throw new IdemqError('CLOSED', 'postgres: the transaction has ended; query() belongs to its handler')
-      const [, verb = '', rest = ''] = /^\s*(\w+)([\s\w]*)/.exec(sql.replace(comments, ' ')) ?? []
-      if (transactionVerbs.has(verb.toUpperCase()) && !/^(\s+(WORK|TRANSACTION))?\s+TO\b/i.test(rest)) {
-        const text = `postgres: ${verb} is not for handlers: the transaction is begun and ended for them`
-        throw new IdemqError('UNSUPPORTED', text)
-      }
+      check(sql)
       try {
         const { rows, rowCount } = await client.query(sql, [...params])
         return { rows, rowCount: rowCount ?? 0 }
@@ -203,6 +207,16 @@ function openTransaction(client: PgClient, { options }: Database): OpenTransacti
       open = false
     },
   }
+}
+
+/** The connection for query builders, which `check` keeps from ending the transaction, as `db.transaction()` would. */
+function guarded(client: PgClient, check: (sql: string) => void): PgQueryable {
+  const query = async (statement: string | { readonly text?: unknown }, ...rest: never[]): Promise<PgResult> => {
+    const text = typeof statement === 'string' ? statement : statement.text
+    if (typeof text === 'string') check(text)
+    return client.query(statement as string, ...rest)
+  }
+  return new Proxy(client, { get: (of, name) => (name === 'query' ? query : Reflect.get(of, name)) })
 }
 
 const comments = /--[^\n]*|\/\*[\s\S]*?\*\//g

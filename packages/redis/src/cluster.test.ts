@@ -1,6 +1,7 @@
 import { Cluster } from 'ioredis'
 import { describe, expect, it, vi } from 'vitest'
-import { message, newQueue, openReceiver, signal, testServer, texts } from '../test/server.ts'
+import { message, newQueue, openReceiver, sendUnderCuts, signal, testServer, texts } from '../test/server.ts'
+import { queueKey, streamKey } from './keys.ts'
 
 const times = { leaseMs: 30_000, retentionMs: 60_000 }
 
@@ -47,6 +48,16 @@ describe.each(['redis', 'valkey'] as const)('a cluster of %s', async (name) => {
     const acks = got.map((delivery) => ({ delivery, outcome: 'ack' as const }))
     expect((await receiver.settle(acks, signal)).map(({ status }) => status)).toEqual(['settled', 'settled'])
     expect(await driver.stats({ ...queue, group: 'audit' }, signal)).toMatchObject({ ready: 1, delayed: 1 })
+  })
+
+  it('stores each copy once, though its client sends again by itself what a cut connection did not answer', async () => {
+    const adapter = open({ client: cluster() })
+    const queue = newQueue()
+    await adapter.driver.declare(queue, 'create', signal)
+    await sendUnderCuts(adapter, queue, admin)
+    const stored = await admin.xrange(streamKey(queueKey('idemq', queue.name), queue.group), '-', '+')
+    expect(stored.length).toBe(320)
+    expect(new Set(stored.map(([, [copyId]]) => copyId)).size).toBe(stored.length)
   })
 
   it('stops a blocking read within its time, and strands nothing', async () => {

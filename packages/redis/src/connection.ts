@@ -10,6 +10,9 @@ import { isReply, isScriptGone, isWrongDatabase, redisError } from './redis-erro
 
 export type Argument = string | number | Buffer
 
+/** For calls that nobody gives up. */
+export const never: AbortSignal = new AbortController().signal
+
 /** A Lua script. Everything it touches is in the slot of its first key. */
 export interface Script {
   readonly lua: string
@@ -100,8 +103,8 @@ export class Connection {
    * Bulk replies are Buffers.
    * @throws IdemqError
    */
-  async call(what: string, signal: AbortSignal, command: string, ...args: Argument[]): Promise<unknown> {
-    return this.#answer(what, signal, (client) => client.callBuffer(command, args))
+  async call(what: string, signal: AbortSignal, command: string, args: readonly Argument[]): Promise<unknown> {
+    return this.#answer(what, signal, (client) => client.callBuffer(command, [...args]) as Promise<unknown>)
   }
 
   /** Runs a script, and loads it where the server does not have it (any more). @throws IdemqError */
@@ -126,12 +129,6 @@ export class Connection {
     return error instanceof IdemqError && this.#unanswered.has(error)
   }
 
-  /** Ends the connection at once: every call under way fails. The next call connects again. */
-  reset(): void {
-    if (this.#closed) return
-    this.#client?.disconnect(true)
-  }
-
   async close(): Promise<void> {
     this.#closed = true
     const client = this.#client
@@ -142,36 +139,43 @@ export class Connection {
     client.disconnect()
   }
 
-  async #answer(
-    what: string,
-    signal: AbortSignal,
-    send: (client: Redis | Cluster) => Promise<unknown>,
-  ): Promise<unknown> {
+  #answer(what: string, signal: AbortSignal, send: (client: Redis | Cluster) => Promise<unknown>): Promise<unknown> {
     const client = this.#open()
     if (signal.aborted) throw aborted(signal, what)
     const readies = this.#readies
     const wasReady = client.status === 'ready'
-    const mayHaveHappened = (): boolean => wasReady || this.#readies !== readies
-    let onAbort: (() => void) | undefined
-    try {
-      return await Promise.race([
-        send(client),
-        new Promise<never>((_, reject) => {
-          onAbort = () => reject(aborted(signal, what))
-          signal.addEventListener('abort', onAbort)
-        }),
-      ])
-    } catch (thrown) {
-      if (this.#closed && !isReply(thrown)) throw new IdemqError('CLOSED', `the ${this.#owner} was closed`, thrown)
-      const known = this.#refusal ?? (isReply(thrown) ? undefined : this.#lastTrouble)
-      const error = this.#refusal
-        ? redisError(this.#refusal, what, this.server.where)
-        : redisError(thrown, what, this.server.where, known)
-      if (!isReply(thrown) && mayHaveHappened()) this.#unanswered.add(error)
-      throw error
-    } finally {
-      if (onAbort) signal.removeEventListener('abort', onAbort)
+    const toError = (thrown: unknown): IdemqError => {
+      const error = this.#errorOf(thrown, what)
+      if (!isReply(thrown) && (wasReady || this.#readies !== readies)) this.#unanswered.add(error)
+      return error
     }
+    // Listening costs as much as the rest of a call.
+    if (signal === never) {
+      return send(client).catch((thrown: unknown) => {
+        throw toError(thrown)
+      })
+    }
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => reject(toError(aborted(signal, what)))
+      signal.addEventListener('abort', onAbort)
+      send(client).then(
+        (answer) => {
+          signal.removeEventListener('abort', onAbort)
+          resolve(answer)
+        },
+        (thrown: unknown) => {
+          signal.removeEventListener('abort', onAbort)
+          reject(toError(thrown))
+        },
+      )
+    })
+  }
+
+  #errorOf(thrown: unknown, what: string): IdemqError {
+    if (this.#closed && !isReply(thrown)) return new IdemqError('CLOSED', `the ${this.#owner} was closed`, thrown)
+    const { where } = this.server
+    if (this.#refusal) return redisError(this.#refusal, what, where)
+    return redisError(thrown, what, where, isReply(thrown) ? undefined : this.#lastTrouble)
   }
 
   #open(): Redis | Cluster {

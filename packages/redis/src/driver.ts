@@ -27,6 +27,8 @@ export interface DriverOptions {
 }
 
 const maxBatch = 1_000
+/** Messages stored by one script: the next ones travel meanwhile, and others wait for it half a millisecond. */
+const scriptBatch = 250
 
 /** A name of its own for every receiver of every start of a process: what an earlier one held is never taken for ours. */
 const incarnation = randomUUID()
@@ -63,33 +65,41 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
   async function declare({ name, group }: Target, mode: 'create' | 'check', signal: AbortSignal): Promise<void> {
     const what = group === undefined ? `queue '${name}'` : `queue '${name}', group '${group}'`
     const args = group === undefined ? [mode] : [mode, group]
-    const known = await session.run(`declare ${what}`, signal, declareScript, queueKey(prefix, name), ...args)
+    const known = await session.run(`declare ${what}`, signal, declareScript, [queueKey(prefix, name)], args)
     if (known === null) throw missing(what)
     if (String(known) === format) return
     const text = `redis: queue '${name}' is stored in format ${known}, this release reads ${format}`
     throw new IdemqError('QUEUE_MISMATCH', text)
   }
 
-  /** Stores what fits, in one step; what is too large fails alone. */
+  function fateOf(error: IdemqError): Sent {
+    return session.connection.mayHaveHappened(error) ? { status: 'unknown' } : { status: 'failed', error }
+  }
+
+  /** Stores what fits; what is too large fails alone, and so do the messages of a script that alone was refused. */
   async function store(
     what: string,
     batch: readonly Outgoing[],
     signal: AbortSignal,
     script: Script,
     key: string,
-    head: readonly Argument[],
-    each: (message: Outgoing) => Argument[],
+    argumentsOf: (messages: readonly Outgoing[]) => Argument[],
   ): Promise<Sent[]> {
     const answers = batch.map((message) => sizeAnswer(message, maxBodyBytes))
-    const fitting = batch.filter((_, i) => answers[i]!.status === 'stored')
-    if (fitting.length === 0) return answers
-    try {
-      await session.run(what, signal, script, key, ...head, ...fitting.flatMap(each))
-      return answers
-    } catch (error) {
-      if (!session.connection.mayHaveHappened(error)) throw error
-      return answers.map((answer) => (answer.status === 'stored' ? { status: 'unknown' } : answer))
-    }
+    const fitting = batch.flatMap((message, place) => (answers[place] === stored ? [{ message, place }] : []))
+    const parts = Array.from({ length: Math.ceil(fitting.length / scriptBatch) }, (_, i) =>
+      fitting.slice(i * scriptBatch, (i + 1) * scriptBatch),
+    )
+    const fates = await Promise.all(
+      parts.map((part) => {
+        const args = argumentsOf(part.map(({ message }) => message))
+        return session.run(what, signal, script, [key], args).then(() => stored, fateOf)
+      }),
+    )
+    const [first] = fates
+    if (first?.status === 'failed' && fates.every(({ status }) => status === 'failed')) throw first.error
+    for (const [i, part] of parts.entries()) for (const { place } of part) answers[place] = fates[i]!
+    return answers
   }
 
   return {
@@ -102,18 +112,17 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
     },
 
     async send({ name, group }, batch, signal) {
-      const head = group === undefined ? ['0', ''] : ['1', group]
-      const each = ({ copyId, delayMs, body }: Outgoing): Argument[] => [
-        copyId,
-        Math.max(0, Math.ceil(delayMs)),
-        bytes(body),
-      ]
-      return store(`send to '${name}'`, batch, signal, sendScript, queueKey(prefix, name), head, each)
+      return store(`send to '${name}'`, batch, signal, sendScript, queueKey(prefix, name), (fitting) => [
+        ...(group === undefined ? ['0', ''] : ['1', group]),
+        ...messageArguments(fitting),
+      ])
     },
 
     async sendDead({ name, group }, batch, signal) {
-      const each = ({ copyId, body }: Outgoing): Argument[] => [copyId, bytes(body)]
-      return store(`dead-letter in '${name}'`, batch, signal, sendDeadScript, queueKey(prefix, name), [group], each)
+      return store(`dead-letter in '${name}'`, batch, signal, sendDeadScript, queueKey(prefix, name), (fitting) => [
+        group,
+        ...fitting.flatMap(({ copyId, body }) => [copyId, bytes(body)]),
+      ])
     },
 
     async open(queue, options, signal) {
@@ -139,7 +148,7 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
     },
 
     async stats({ name, group }, signal) {
-      const figures = await session.run(`count '${name}'`, signal, statsScript, queueKey(prefix, name), group)
+      const figures = await session.run(`count '${name}'`, signal, statsScript, [queueKey(prefix, name)], [group])
       if (figures === null) throw missing(`queue '${name}'`)
       return statsOf(figures as readonly (Buffer | number)[])
     },
@@ -158,15 +167,32 @@ export function redisDriver(session: Session, { prefix, clock, pollMs, maxBodyBy
   }
 }
 
+const stored: Sent = { status: 'stored' }
+
 function sizeAnswer({ copyId, body }: Outgoing, maxBodyBytes: number): Sent {
-  if (body.byteLength <= maxBodyBytes) return { status: 'stored' }
+  if (body.byteLength <= maxBodyBytes) return stored
   const text = `redis: copy ${copyId} has ${body.byteLength} bytes, the limit is ${maxBodyBytes}`
   return { status: 'failed', error: new IdemqError('BODY_TOO_LARGE', text) }
 }
 
+/** As {@link sendScript} takes them. */
+function messageArguments(messages: readonly Outgoing[]): Argument[] {
+  const copyIds: string[] = []
+  const bodies: Buffer[] = []
+  const delayed: Argument[] = []
+  for (const { copyId, delayMs, body } of messages) {
+    if (delayMs > 0) delayed.push(copyId, Math.ceil(delayMs), bytes(body))
+    else {
+      copyIds.push(copyId)
+      bodies.push(bytes(body))
+    }
+  }
+  return [copyIds.length, ...copyIds, ...bodies, ...delayed]
+}
+
 /** The same bytes as the client takes them, uncopied. */
-function bytes({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
-  return Buffer.from(buffer, byteOffset, byteLength)
+function bytes(body: Uint8Array): Buffer {
+  return Buffer.isBuffer(body) ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
 }
 
 /** From { name, value … }. */

@@ -5,12 +5,13 @@
  *   prefix:{queue}              hash    format: that the queue exists, and how it is stored
  *   prefix:{queue}:groups       set     its groups; without any, what is sent waits in the group of no name
  *   prefix:{queue}:g:GROUP:…    one group's copy of the queue:
- *     stream       what is ready (behind the consumer group's position) and in flight (pending in it)
- *     copies       hash of every copyId stored; the value is the body while it is delayed
- *     delayed      sorted set of copyIds by due time
+ *     stream       what is ready (behind the consumer group's position) and in flight (pending in it); each entry has
+ *                  one field, named by its copyId, with the body
+ *     copies       set of every copyId stored
+ *     delayed      sorted set of copyIds by due time; bodies, the hash of their bodies
  *     held         hash of entries whose hold was extended: when it began
  *     state        hash: scanMs (when a hold may next run out), minLeaseMs
- *     dead         stream of dead letters; dead-copies, the set of their copyIds
+ *     dead         stream of dead letters, likewise; dead-copies, the set of their copyIds
  *
  * A consumer is one receiver of one process; its name ends in the lease it was opened with: a hold has run out when an
  * entry has been idle that long. The consumer '-' is nobody: its entries were given back and are delivered first.
@@ -34,7 +35,7 @@ local function ensure_group(base, group)
   local g = base .. ':g:' .. group
   local first = redis.call('SADD', base .. ':groups', group) == 1 and redis.call('SCARD', base .. ':groups') == 1
   if first and group ~= '' then
-    for _, part in ipairs({':stream', ':copies', ':delayed'}) do
+    for _, part in ipairs({':stream', ':copies', ':delayed', ':bodies'}) do
       if redis.call('EXISTS', base .. ':g:' .. part) == 1 then
         redis.call('RENAME', base .. ':g:' .. part, g .. part)
       end
@@ -61,33 +62,44 @@ return known
 
 /**
  * A copy is remembered only once it is stored: where the user lacks a right, a script ends between two commands.
- * ARGV: '1' and the group, or '0' and '' for all; then copyId, delay in ms, body of each message.
+ * ARGV: '1' and the group, or '0' and '' for all; how many are not delayed, their copyIds, their bodies; then copyId,
+ * delay in ms and body of each that is.
  */
 export const sendScript: Script = script(`${now}${ensureGroup}
-local base = KEYS[1]
+local base, call = KEYS[1], redis.call
 local groups
 if ARGV[1] == '1' then
   if redis.call('SISMEMBER', base .. ':groups', ARGV[2]) == 0 then ensure_group(base, ARGV[2]) end
   groups = {ARGV[2]}
 else
-  redis.call('HSETNX', base, 'format', '${format}')
-  groups = redis.call('SMEMBERS', base .. ':groups')
-  if #groups == 0 then groups = {''} end
+  groups = call('SMEMBERS', base .. ':groups')
+  if #groups == 0 then
+    call('HSETNX', base, 'format', '${format}')
+    groups = {''}
+  end
 end
-local sent_ms = now_ms(math.ceil)
+local last = 3 + ARGV[3]
+local sent_ms = #ARGV > last + ARGV[3] and now_ms(math.ceil)
 for _, group in ipairs(groups) do
   local g = base .. ':g:' .. group
-  local stream, copies, delayed = g .. ':stream', g .. ':copies', g .. ':delayed'
-  for i = 3, #ARGV, 3 do
-    local copy, delay, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-    if redis.call('HEXISTS', copies, copy) == 0 then
-      if delay == '0' then
-        redis.call('XADD', stream, '*', 'c', copy, 'b', body)
-        redis.call('HSET', copies, copy, '')
-      else
-        redis.call('ZADD', delayed, sent_ms + delay, copy)
-        redis.call('HSET', copies, copy, body)
+  local stream, copies = g .. ':stream', g .. ':copies'
+  if last > 3 then
+    local added = {}
+    for i, known in ipairs(redis.call('SMISMEMBER', copies, unpack(ARGV, 4, last))) do
+      local copy = ARGV[3 + i]
+      if known == 0 and not added[copy] then
+        call('XADD', stream, '*', copy, ARGV[last + i])
+        added[copy] = true
       end
+    end
+    redis.call('SADD', copies, unpack(ARGV, 4, last))
+  end
+  for i = 2 * last - 2, #ARGV, 3 do
+    local copy = ARGV[i]
+    if redis.call('SISMEMBER', copies, copy) == 0 then
+      redis.call('HSET', g .. ':bodies', copy, ARGV[i + 2])
+      redis.call('ZADD', g .. ':delayed', sent_ms + ARGV[i + 1], copy)
+      redis.call('SADD', copies, copy)
     end
   end
 end
@@ -100,7 +112,7 @@ redis.call('HSETNX', KEYS[1], 'format', '${format}')
 local g = KEYS[1] .. ':g:' .. ARGV[1]
 for i = 2, #ARGV, 2 do
   if redis.call('SISMEMBER', g .. ':dead-copies', ARGV[i]) == 0 then
-    redis.call('XADD', g .. ':dead', '*', 'c', ARGV[i], 'b', ARGV[i + 1])
+    redis.call('XADD', g .. ':dead', '*', ARGV[i], ARGV[i + 1])
     redis.call('SADD', g .. ':dead-copies', ARGV[i])
   end
 end

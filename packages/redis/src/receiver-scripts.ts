@@ -18,29 +18,36 @@ return 1
 `)
 
 /**
- * Promotes what is due, finds holds that ran out, and takes: first what was given back, then what is new.
- * ARGV: group, consumer, most entries, lease of consumers that do not say theirs.
- * Answers { ms until it should look again, {id, earlier deliveries, copyId, body} … }.
+ * Promotes what is due, finds holds that ran out, and takes: first what was given back, then what is new if told so.
+ * ARGV: group, consumer, most entries, lease of consumers that do not say theirs, '1' to take what is new.
+ * Answers { ms until it should look again, {id, its fields, earlier deliveries} … }.
  */
 export const lookScript: Script = script(
   `${now}
 local g = KEYS[1] .. ':g:' .. ARGV[1]
-local stream, copies, delayed, held, state = g .. ':stream', g .. ':copies', g .. ':delayed', g .. ':held', g .. ':state'
+local stream, delayed, bodies, held, state = g .. ':stream', g .. ':delayed', g .. ':bodies', g .. ':held', g .. ':state'
 local consumer, max, default_lease = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms(math.floor)
 local again_ms = now + 60000
 
--- Out of memory, XADD is refused: what is due waits, and what is ready can still be drained.
+local refused = false
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', string.format('%.0f', now), 'LIMIT', 0, ${maxPromoted})
-for i, copy in ipairs(due) do
-  local body = redis.call('HGET', copies, copy)
-  if body then
-    local added = redis.pcall('XADD', stream, '*', 'c', copy, 'b', body)
-    if type(added) == 'table' and added.err then break end
-    redis.call('HSET', copies, copy, '')
+if #due > 0 then
+  local promoted = 0
+  for i, body in ipairs(redis.call('HMGET', bodies, unpack(due))) do
+    if body then
+      -- Out of memory, XADD is refused: what is due waits, and what is ready can still be drained.
+      local added = redis.pcall('XADD', stream, '*', due[i], body)
+      refused = type(added) == 'table' and added.err
+      if refused then break end
+    end
+    promoted = i
   end
-  redis.call('ZREM', delayed, copy)
-  if i == ${maxPromoted} then again_ms = now end
+  if promoted > 0 then
+    redis.call('ZREM', delayed, unpack(due, 1, promoted))
+    redis.call('HDEL', bodies, unpack(due, 1, promoted))
+  end
+  if promoted == ${maxPromoted} then again_ms = now end
 end
 
 local known = redis.call('HMGET', state, 'scanMs', 'minLeaseMs')
@@ -81,12 +88,7 @@ end
 
 local taken = {}
 local function take(id, prior, fields)
-  local copy, body
-  for i = 1, #fields, 2 do
-    if fields[i] == 'c' then copy = fields[i + 1] end
-    if fields[i] == 'b' then body = fields[i + 1] end
-  end
-  taken[#taken + 1] = {id, prior, copy or '', body or ''}
+  taken[#taken + 1] = {id, fields, prior}
 end
 if max > 0 then
   local back = redis.call('XPENDING', stream, 'idemq', '-', '+', max, '-')
@@ -107,7 +109,7 @@ if max > 0 then
     redis.call('HDEL', held, unpack(ids))
   end
   if #back == max then again_ms = now end
-  if #taken < max then
+  if #taken < max and ARGV[5] == '1' then
     local read = redis.call('XREADGROUP', 'GROUP', 'idemq', consumer, 'COUNT', max - #taken, 'STREAMS', stream, '>')
     if read then
       for _, entry in ipairs(read[1][2]) do take(entry[1], 0, entry[2]) end
@@ -115,84 +117,101 @@ if max > 0 then
   end
 end
 local next_due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-if next_due[2] then again_ms = math.min(again_ms, tonumber(next_due[2])) end
+if next_due[2] and not refused then again_ms = math.min(again_ms, tonumber(next_due[2])) end
 table.insert(taken, 1, math.max(0, math.min(again_ms, scan_ms) - now))
 return taken
 `,
   { whenFull: true },
 )
 
-/** All that the consumer holds between two ids, in one look: a batch mostly lies close together. */
+/**
+ * What the consumer still holds of the deliveries that are named. ARGV: group, consumer, first and last millisecond of
+ * their ids, how many they are, their ids. Behind that, from `at`: the place and the count of each that was delivered
+ * more than once.
+ */
 const stillHeld = `
-local function held_between(stream, consumer, from, to)
-  local rows = redis.pcall('XPENDING', stream, 'idemq', from, to, 1000000000, consumer)
+local g = KEYS[1] .. ':g:' .. ARGV[1]
+local stream, consumer, named, ids_before = g .. ':stream', ARGV[2], tonumber(ARGV[5]), 5
+local function still_held_of(at)
+  -- All that it holds in that time, in one look: a batch mostly lies close together.
+  local rows = redis.pcall('XPENDING', stream, 'idemq', ARGV[3], ARGV[4], 1000000000, consumer)
   if rows.err and not string.find(rows.err, 'NOGROUP') then error(rows.err, 0) end
-  local held = {}
+  local held, counts = {}, {}
   for _, row in ipairs(rows) do held[row[1]] = row end
-  return held
+  for i = at, #ARGV, 2 do counts[tonumber(ARGV[i])] = tonumber(ARGV[i + 1]) end
+  return function(place)
+    local id = ARGV[ids_before + place]
+    local row = held[id]
+    if not row or row[4] ~= (counts[place] or 1) then return nil end
+    -- Named twice, it is settled once.
+    held[id] = nil
+    return row
+  end
 end
 `
 
 /**
- * ARGV: group, consumer, lowest and highest id, then of each delivery: id, delivery count, outcome, copyId. A release gives the delivery
- * back uncounted. Answers 1 where it took effect, else 0.
+ * ARGV: as above; between the two parts the copyId of each, how many of them are released, and the places of those. A
+ * release gives the delivery back uncounted. Answers the places of those that are lost.
  */
 export const settleScript: Script = script(
   `${stillHeld}
-local g = KEYS[1] .. ':g:' .. ARGV[1]
-local stream, consumer = g .. ':stream', ARGV[2]
-local held = held_between(stream, consumer, ARGV[3], ARGV[4])
-local answers, acked, copies, ended = {}, {}, {}, {}
-for i = 5, #ARGV, 4 do
-  local id, count, outcome = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
-  if held[id] and held[id][4] == count then
-    held[id] = nil
-    ended[#ended + 1] = id
-    if outcome == 'ack' then
-      acked[#acked + 1] = id
-      copies[#copies + 1] = ARGV[i + 3]
-    else
-      redis.call('XCLAIM', stream, 'idemq', '-', 0, id, 'RETRYCOUNT', count - 1, 'JUSTID')
-    end
-    answers[#answers + 1] = 1
+local copies_before = ids_before + named
+local releases_at = copies_before + named + 1
+local last_release = releases_at + ARGV[releases_at]
+local still_held = still_held_of(last_release + 1)
+local released = {}
+for i = releases_at + 1, last_release do released[tonumber(ARGV[i])] = true end
+local lost, ended, acked, copies = {}, {}, {}, {}
+for place = 1, named do
+  local row = still_held(place)
+  if not row then
+    lost[#lost + 1] = place
+  elseif released[place] then
+    redis.call('XCLAIM', stream, 'idemq', '-', 0, row[1], 'RETRYCOUNT', row[4] - 1, 'JUSTID')
+    ended[#ended + 1] = row[1]
   else
-    answers[#answers + 1] = 0
+    acked[#acked + 1] = row[1]
+    copies[#copies + 1] = ARGV[copies_before + place]
+  end
+end
+if redis.call('EXISTS', g .. ':held') == 1 then
+  for _, ids in ipairs({ended, acked}) do
+    if #ids > 0 then redis.call('HDEL', g .. ':held', unpack(ids)) end
   end
 end
 if #acked > 0 then
   -- Pending until the last command, so that it can be asked again where the user lacks a right.
   redis.call('XDEL', stream, unpack(acked))
-  redis.call('HDEL', g .. ':copies', unpack(copies))
+  redis.call('SREM', g .. ':copies', unpack(copies))
   redis.call('XACK', stream, 'idemq', unpack(acked))
 end
-if #ended > 0 then redis.call('HDEL', g .. ':held', unpack(ended)) end
-return answers
+return lost
 `,
   { whenFull: true },
 )
 
-/** ARGV: group, consumer, lowest and highest id, then id and delivery count of each delivery. Answers 1 where it is held, else 0. */
+/** ARGV: as above. Answers the places of those that are lost. */
 export const extendScript: Script = script(
   `${now}${stillHeld}
-local g = KEYS[1] .. ':g:' .. ARGV[1]
-local stream, consumer, now = g .. ':stream', ARGV[2], now_ms(math.floor)
-local held = held_between(stream, consumer, ARGV[3], ARGV[4])
-local answers, ids = {}, {}
-for i = 5, #ARGV, 2 do
-  local row = held[ARGV[i]]
-  if row and row[4] ~= tonumber(ARGV[i + 1]) then row = nil end
-  answers[#answers + 1] = row and 1 or 0
+local still_held = still_held_of(ids_before + named + 1)
+local now = now_ms(math.floor)
+local lost, ids = {}, {}
+for place = 1, named do
+  local row = still_held(place)
   if row then
     ids[#ids + 1] = row[1]
     -- For the age of what is in flight only: no reason to fail.
     redis.pcall('HSETNX', g .. ':held', row[1], string.format('%.0f', now - row[3]))
+  else
+    lost[#lost + 1] = place
   end
 end
 if #ids > 0 then
   ids[#ids + 1] = 'JUSTID'
   redis.call('XCLAIM', stream, 'idemq', consumer, 0, unpack(ids))
 end
-return answers
+return lost
 `,
   { whenFull: true },
 )

@@ -9,13 +9,12 @@ import {
   type Delivery,
   Doorbell,
   type OpenOptions,
-  type Outcome,
   type QueueRef,
   type Receiver,
   type Settled,
 } from '@idemq/core'
-import type { Argument, Connection, Script } from './connection.ts'
-import { idSpan } from './entry-id.ts'
+import { type Argument, type Connection, never, type Script } from './connection.ts'
+import { extendArguments, type Fence, settleArguments } from './fence.ts'
 import { queueKey, streamKey } from './keys.ts'
 import { extendScript, joinScript, leaveScript, lookScript, settleScript } from './receiver-scripts.ts'
 import { isGroupGone } from './redis-error.ts'
@@ -32,19 +31,14 @@ export interface ReceiverOptions extends OpenOptions {
   readonly onClose: () => void
 }
 
-interface HeldDelivery extends Delivery {
-  readonly id: string
-  readonly copyId: Buffer
-  readonly priorDeliveries: number
-  holdUntilMs: number
-}
+type HeldDelivery = Fence & { readonly body: Buffer; holdUntilMs: number }
 
-type Entry = readonly [id: Buffer, priorDeliveries: number, copyId: Buffer, body: Buffer]
-type StreamReply = readonly [readonly [stream: Buffer, entries: readonly (readonly [id: Buffer, fields: Buffer[]])[]]]
+/** Fields are as a rule one: its copyId, and the body. */
+type Entry = readonly [id: Buffer, fields: readonly Buffer[], priorDeliveries?: number]
+type StreamReply = readonly [readonly [stream: Buffer, entries: readonly Entry[]]]
 
 const settled: Settled = { status: 'settled' }
 const lost: Settled = { status: 'lost' }
-const never = new AbortController().signal
 /** Long enough for nobody to notice a turn, short enough to follow a server that answers no more. */
 const longestBlockMs = 5_000
 /** Where a block cannot be ended early, stopping waits for it. */
@@ -83,8 +77,8 @@ export async function openReceiver(
   /** The server's name for the reader's connection, and which connection that was. */
   let readerId: { readonly id: Promise<unknown>; readonly generation: number } | undefined
 
-  const run = (what: string, signal: AbortSignal, script: Script, ...args: Argument[]): Promise<unknown> =>
-    session.run(`${what} ${where}`, signal, script, base, queue.group, ...args)
+  const run = (what: string, signal: AbortSignal, script: Script, args: readonly Argument[]): Promise<unknown> =>
+    session.run(`${what} ${where}`, signal, script, [base], [queue.group, ...args])
 
   function room(): number {
     const nowMs = clock.monotonicMs()
@@ -92,7 +86,9 @@ export async function openReceiver(
       if (first.holdUntilMs > nowMs) break
       held.delete(first)
     }
-    buffer = buffer.filter(({ holdUntilMs }) => holdUntilMs > nowMs)
+    if (buffer.some(({ holdUntilMs }) => holdUntilMs <= nowMs)) {
+      buffer = buffer.filter(({ holdUntilMs }) => holdUntilMs > nowMs)
+    }
     return maxUnsettled - held.size - buffer.length
   }
 
@@ -104,28 +100,25 @@ export async function openReceiver(
 
   /** Buffers what there is room for, and gives the rest back: a look and a read may have met. */
   async function keep(entries: readonly Entry[], sinceMs: number): Promise<void> {
-    const holdUntilMs = sinceMs + leaseMs
-    const deliveries = entries.map(([id, priorDeliveries, copyId, body]) => {
-      return { id: id.toString(), priorDeliveries, copyId, body, holdUntilMs }
-    })
+    const deliveries = entries.map((entry) => deliveryOf(entry, sinceMs + leaseMs))
     const free = stopped ? 0 : Math.max(0, room())
-    buffer.push(...deliveries.slice(0, free))
-    if (deliveries.length > free) await giveBack(deliveries.slice(free))
+    const kept = deliveries.length <= free ? deliveries : deliveries.slice(0, free)
+    buffer = buffer.length === 0 ? kept : [...buffer, ...kept]
+    if (kept.length > 0) bell.ring()
+    await giveBack(deliveries.slice(free))
   }
 
   /** Deliveries nobody saw: they do not count. */
   async function giveBack(deliveries: readonly HeldDelivery[]): Promise<void> {
     if (deliveries.length === 0) return
-    const args = deliveries.flatMap((delivery) => fence(delivery, 'release'))
-    await run('give back to', never, settleScript, consumer, ...idSpan(deliveries), ...args)
+    const all = deliveries.map((_, i) => i + 1)
+    await run('give back to', never, settleScript, settleArguments(consumer, deliveries, all))
   }
 
-  async function look(max: number): Promise<void> {
+  async function look(max: number, newToo: boolean): Promise<void> {
     const sinceMs = clock.monotonicMs()
-    const [againMs, ...entries] = (await run('receive from', never, lookScript, consumer, max, leaseMs)) as [
-      number,
-      ...Entry[],
-    ]
+    const args = [consumer, max, leaseMs, newToo ? 1 : 0]
+    const [againMs, ...entries] = (await run('receive from', never, lookScript, args)) as [number, ...Entry[]]
     lookAtMs = clock.monotonicMs() + Math.min(againMs, pollMs)
     await keep(entries, sinceMs)
   }
@@ -133,18 +126,14 @@ export async function openReceiver(
   async function read(max: number, waitMs: number): Promise<void> {
     const sinceMs = clock.monotonicMs()
     if (!reader.isCluster && readerId?.generation !== reader.generation) {
-      const id = reader.call('name a connection', never, 'client', 'id')
+      const id = reader.call('name a connection', never, 'client', ['id'])
       id.catch(() => {})
       readerId = { id, generation: reader.generation }
     }
     const ms = Math.max(1, Math.ceil(Math.min(waitMs, blockMs)))
     const args = ['group', 'idemq', consumer, 'count', max, 'block', ms, 'streams', stream, '>']
-    const reply = (await reader.call(`receive from ${where}`, never, 'xreadgroup', ...args)) as StreamReply | null
-    const entries = reply?.[0][1] ?? []
-    await keep(
-      entries.map(([id, fields]): Entry => [id, 0, field(fields, 'c'), field(fields, 'b')]),
-      sinceMs,
-    )
+    const reply = (await reader.call(`receive from ${where}`, never, 'xreadgroup', args)) as StreamReply | null
+    await keep(reply?.[0][1] ?? [], sinceMs)
   }
 
   /** Runs in the background: what it finds is in the buffer, or its error is thrown by the next `receive`. */
@@ -168,7 +157,7 @@ export async function openReceiver(
   }
 
   function join(signal: AbortSignal): Promise<unknown> {
-    return run('open', signal, joinScript, Math.ceil(leaseMs))
+    return run('open', signal, joinScript, [Math.ceil(leaseMs)])
   }
 
   /** Ends the read under way and waits for its answer, so that nothing is delivered to it afterwards. */
@@ -178,7 +167,7 @@ export async function openReceiver(
       if (reader.isCluster) return under
       try {
         const id = Number(await readerId?.id)
-        const ended = await connection.call('end a blocking read', never, 'client', 'unblock', id)
+        const ended = await connection.call('end a blocking read', never, 'client', ['unblock', id])
         // Not blocked: its answer is on its way, or it has not begun yet and is asked again.
         if (ended === 1) return under
       } catch {
@@ -208,7 +197,7 @@ export async function openReceiver(
     options.onClose()
     await stop()
     held.clear()
-    await run('close', never, leaveScript, consumer).catch(() => {})
+    await run('close', never, leaveScript, [consumer]).catch(() => {})
     await reader.close()
   }
 
@@ -230,14 +219,15 @@ export async function openReceiver(
         if (buffer.length > 0) return handOut(Math.min(max, maxBatch))
         const nowMs = clock.monotonicMs()
         const leftMs = untilMs - nowMs
-        if (wanted > 0 && !looking && (nowMs >= lookAtMs || (leftMs <= 0 && !looked))) {
-          looking = begin(look(wanted), () => {
+        const isLast = leftMs <= 0
+        if (wanted > 0 && !looking && (nowMs >= lookAtMs || (isLast && !looked))) {
+          looked = isLast
+          looking = begin(look(wanted, isLast), () => {
             looking = undefined
           })
         }
-        looked ||= looking !== undefined
-        if (leftMs <= 0 && !looking && !reading) return []
-        if (wanted > 0 && leftMs > 0 && !looking && !reading) {
+        if (isLast && !looking && !reading) return []
+        if (wanted > 0 && !isLast && !reading) {
           reading = begin(read(wanted, leftMs), () => {
             reading = undefined
           })
@@ -248,26 +238,26 @@ export async function openReceiver(
     },
 
     async settle(batch, signal) {
-      const args = batch.flatMap(({ delivery, outcome }) => fence(delivery as HeldDelivery, outcome))
-      const ids = idSpan(batch.map(({ delivery }) => delivery as HeldDelivery))
-      const answers = (await run('settle in', signal, settleScript, consumer, ...ids, ...args)) as number[]
-      for (const { delivery, outcome } of batch) {
-        held.delete(delivery as HeldDelivery)
-        if (outcome === 'release') lookAtMs = 0
-      }
+      if (batch.length === 0) return []
+      const settling = batch.map(({ delivery }) => delivery as HeldDelivery)
+      const released = batch.flatMap(({ outcome }, i) => (outcome === 'release' ? [i + 1] : []))
+      const gone = await run('settle in', signal, settleScript, settleArguments(consumer, settling, released))
+      for (const delivery of settling) held.delete(delivery)
+      if (released.length > 0) lookAtMs = 0
       bell.ring()
-      return answers.map((took) => (took === 1 ? settled : lost))
+      const isGone = new Set(gone as number[])
+      return settling.map((_, i) => (isGone.has(i + 1) ? lost : settled))
     },
 
     async extend(deliveries, signal) {
+      if (deliveries.length === 0) return []
       const sinceMs = clock.monotonicMs()
-      const args = deliveries.flatMap((delivery) => fence(delivery as HeldDelivery))
-      const ids = idSpan(deliveries as readonly HeldDelivery[])
-      const answers = (await run('extend leases in', signal, extendScript, consumer, ...ids, ...args)) as number[]
-      return answers.map((took, i) => {
-        const delivery = deliveries[i] as HeldDelivery
+      const extending = deliveries as readonly HeldDelivery[]
+      const gone = await run('extend leases in', signal, extendScript, extendArguments(consumer, extending))
+      const isGone = new Set(gone as number[])
+      return extending.map((delivery, i) => {
         held.delete(delivery)
-        if (took !== 1) return lost
+        if (isGone.has(i + 1)) return lost
         delivery.holdUntilMs = sinceMs + leaseMs
         held.add(delivery)
         return settled
@@ -283,13 +273,8 @@ export async function openReceiver(
   }
 }
 
-/** What the scripts check before they touch an entry, and with a wish what to do with it. */
-function fence({ id, priorDeliveries, copyId }: HeldDelivery, wish?: Outcome): Argument[] {
-  const check = [id, priorDeliveries + 1]
-  return wish === undefined ? check : [...check, wish, copyId]
-}
-
-function field(fields: readonly Buffer[], name: string): Buffer {
-  for (let i = 0; i + 1 < fields.length; i += 2) if (fields[i]!.toString() === name) return fields[i + 1]!
-  return Buffer.alloc(0)
+function deliveryOf([id, fields, priorDeliveries = 0]: Entry, holdUntilMs: number): HeldDelivery {
+  // Somebody else may have put more fields into it: nothing of them is dropped.
+  const body = fields.length === 2 ? fields[1]! : Buffer.concat(fields)
+  return { id, copyId: fields[0]!, body, priorDeliveries, holdUntilMs }
 }

@@ -1,6 +1,6 @@
 /** What the adapter finds out about a server, says about it, and makes of what newer ones know. */
 import { describe, expect, it } from 'vitest'
-import { message, newQueue, openReceiver, signal, testServer, texts } from '../test/server.ts'
+import { message, newQueue, openReceiver, signal, testServer, texts, untilRefused } from '../test/server.ts'
 import type { RedisWarning } from './server.ts'
 
 const times = { leaseMs: 30_000, retentionMs: 60_000 }
@@ -49,6 +49,28 @@ describe.each(['redis', 'valkey'] as const)('settings of %s', async (name) => {
   })
 })
 
+describe.each(['redis', 'valkey'] as const)('%s while it loads its data', async (name) => {
+  const { admin, open } = await testServer(name, { args: ['--enable-debug-command', 'yes'] })
+
+  it('is not judged by the settings it has meanwhile', async () => {
+    // Every 1,024 commands it serves others.
+    const commands = admin.pipeline()
+    for (let i = 0; i < 20_000; i++) commands.incr('filler')
+    await commands.exec()
+    await admin.config('SET', 'key-load-delay', 100)
+    const loading = admin.debug('LOADAOF')
+    await untilRefused(admin, 'LOADING')
+    const warnings: RedisWarning[] = []
+    const { driver, inbox } = open({ durability: 'sync', onWarning: (warning) => warnings.push(warning) })
+    const calls = [() => driver.declare(newQueue(), 'create', signal), () => inbox.prepare('create', signal)]
+    for (const call of calls) await expect(call()).rejects.toMatchObject({ code: 'BROKER_BUSY', retryable: true })
+    await loading
+    await driver.declare(newQueue(), 'create', signal)
+    await inbox.prepare('create', signal)
+    expect(warnings).toEqual([])
+  })
+})
+
 describe.each(['redis', 'valkey'] as const)('a full %s', async (name) => {
   const { admin, start } = await testServer(name)
 
@@ -64,7 +86,7 @@ describe.each(['redis', 'valkey'] as const)('a full %s', async (name) => {
     await fill()
     try {
       await expect(driver.send(queue, [message('more')], signal)).rejects.toMatchObject({ code: 'BROKER_FULL' })
-      const got = await receiver.receive(2, 5_000, signal)
+      const got = [...(await receiver.receive(1, 5_000, signal)), ...(await receiver.receive(1, 5_000, signal))]
       expect(texts(got).sort()).toEqual(['due', 'ready'])
       await receiver.extend(got, signal)
       const request = { scope: 's', key: queue.name, fingerprint: 'f', jobId: 'j', replay: 0, attempt: 1 }
@@ -101,8 +123,10 @@ describe.each(['redis', 'valkey'] as const)('a full %s', async (name) => {
     } as const
     await fill()
     try {
+      const beforeMs = performance.now()
       const got = await receiver.receive(2, 5_000, signal)
       expect(texts(got)).toEqual(['ready'])
+      expect(performance.now() - beforeMs).toBeLessThan(2_500)
       await expect(inbox.end([end], 60_000, signal)).rejects.toMatchObject({ code: 'BROKER_FULL', retryable: true })
       expect((await receiver.extend(got, signal)).map(({ status }) => status)).toEqual(['settled'])
       expect(await receiver.settle([{ delivery: got[0]!, outcome: 'ack' }], signal)).toEqual([{ status: 'settled' }])

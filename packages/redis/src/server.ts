@@ -22,16 +22,23 @@ export interface ServerSettings {
 
 const oldest = [6, 2] as const
 
-/** Reads them. What the user may not ask stays absent. @throws IdemqError UNSUPPORTED below Redis 6.2 */
+/**
+ * Reads them. What the user may not ask stays absent.
+ * @throws IdemqError UNSUPPORTED below Redis 6.2, BROKER_BUSY while the server loads its data
+ */
 export async function readSettings(connection: Connection, signal: AbortSignal): Promise<ServerSettings> {
-  const info = parseInfo(await allowed(connection.call('ask the server what it is', signal, 'info')))
+  const info = parseInfo(await allowed(connection.call('ask the server what it is', signal, 'info', [])))
   const version = info.get('redis_version') ?? 'unknown'
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (info.has('redis_version') && (major < oldest[0] || (major === oldest[0] && minor < oldest[1]))) {
     throw new IdemqError('UNSUPPORTED', `redis: ${connection.server.where} is version ${version}; 6.2 is needed`)
   }
+  // Until then it says that its append-only file is off.
+  if (info.get('loading') === '1') {
+    throw new IdemqError('BROKER_BUSY', `redis: ${connection.server.where} is loading its data`)
+  }
   const setting = async (name: string): Promise<string | undefined> => {
-    const pair = await allowed(connection.call(`read the setting ${name}`, signal, 'config', 'get', name))
+    const pair = await allowed(connection.call(`read the setting ${name}`, signal, 'config', ['get', name]))
     return Array.isArray(pair) && pair.length > 1 ? String(pair[1]) : undefined
   }
   const [policy, fsync, save] = await Promise.all(['maxmemory-policy', 'appendfsync', 'save'].map(setting))

@@ -51,11 +51,11 @@ export class Session {
     what: string,
     signal: AbortSignal,
     script: Script,
-    keys: string | readonly string[],
-    ...args: Argument[]
+    keys: readonly string[],
+    args: readonly Argument[],
   ): Promise<unknown> {
     const variant = script.whenFull && (await this.#knowsScriptFlags(signal)) ? script.whenFull : script
-    return this.connection.run(what, signal, variant, typeof keys === 'string' ? [keys] : keys, args)
+    return this.connection.run(what, signal, variant, keys, args)
   }
 
   #knowsScriptFlags(signal: AbortSignal): Promise<boolean> {

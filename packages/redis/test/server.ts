@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { type BedServer, bed } from '@idemq/conformance/bed'
 import type { Delivery, Outgoing, QueueRef } from '@idemq/core'
 import { Redis } from 'ioredis'
-import { afterAll, onTestFinished } from 'vitest'
+import { afterAll, onTestFinished, vi } from 'vitest'
 import { type RedisAdapter, type RedisOptions, redis } from '../src/options.ts'
 import { signal } from './receiver.ts'
 
@@ -69,4 +69,38 @@ export function message(text: string, change: Partial<Outgoing> = {}): Outgoing 
 
 export function texts(deliveries: readonly Delivery[]): string[] {
   return deliveries.map(({ body }) => Buffer.from(body).toString())
+}
+
+/**
+ * Sends 320 copies, each until it is stored, and cuts all connections again and again meanwhile. Answers how many sends
+ * were unknown.
+ */
+export async function sendUnderCuts({ driver }: RedisAdapter, queue: QueueRef, admin: Redis): Promise<number> {
+  const copies = Array.from({ length: 300 }, (_, i) => message(String(i)))
+  let unknown = 0
+  const untilStored = (copy: Outgoing): Promise<boolean> =>
+    vi.waitUntil(
+      async () => {
+        const [sent] = await driver.send(queue, [copy], signal).catch(() => [])
+        if (sent?.status === 'unknown') unknown++
+        return sent?.status === 'stored'
+      },
+      { timeout: 30_000, interval: 1 },
+    )
+  const sending = Promise.all(copies.map(untilStored))
+  for (let cuts = 0; cuts < 20; cuts++) {
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+    await Promise.all([untilStored(message('more')), untilStored(copies[cuts % copies.length]!)])
+  }
+  await sending
+  return unknown
+}
+
+/** Until the server answers everybody with an error that begins with `word`. */
+export async function untilRefused(admin: Redis, word: string): Promise<void> {
+  const other = admin.duplicate({ enableReadyCheck: false })
+  const isRefused = (): Promise<boolean> => other.exists('x').then(() => false, isRefusal)
+  const isRefusal = (error: Error): boolean => error.message.startsWith(word)
+  await vi.waitUntil(isRefused, { timeout: 10_000, interval: 10 })
+  other.disconnect()
 }

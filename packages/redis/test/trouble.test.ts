@@ -1,8 +1,8 @@
 /** A server in trouble that passes: calls say what it is and that they can be repeated, and core repeats them. */
+import { randomBytes } from 'node:crypto'
 import { byJobId, connect, defineJob, IdemqError, type IdemqEvent } from '@idemq/core'
-import type { Redis } from 'ioredis'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { message, newQueue, signal, type TestServer, testServer } from './server.ts'
+import { message, newQueue, signal, type TestServer, testServer, untilRefused } from './server.ts'
 
 const request = { scope: 's', key: 'k', fingerprint: 'f', jobId: 'j', replay: 0, attempt: 1 }
 const times = { leaseMs: 30_000, retentionMs: 60_000 }
@@ -14,14 +14,6 @@ interface Trouble {
 }
 
 const gone = '/data/gone'
-
-async function untilRefused(admin: Redis, word: string): Promise<void> {
-  const other = admin.duplicate({ enableReadyCheck: false })
-  const isRefused = (): Promise<boolean> => other.exists('x').then(() => false, isRefusal)
-  const isRefusal = (error: Error): boolean => error.message.startsWith(word)
-  await vi.waitUntil(isRefused, { timeout: 10_000, interval: 10 })
-  other.disconnect()
-}
 
 const troubles: Readonly<Record<string, Trouble>> = {
   'out of memory (OOM)': {
@@ -67,7 +59,8 @@ const troubles: Readonly<Record<string, Trouble>> = {
   'that loads its data (LOADING)': {
     code: 'BROKER_BUSY',
     async begin({ admin }) {
-      const filler = Array.from({ length: 100 }, (_, i) => [`filler:${i}`, 'x'.repeat(250)]).flat()
+      // Loading pauses for other clients after so many bytes, and these cannot be compressed.
+      const filler = Array.from({ length: 100 }, (_, i) => [`filler:${i}`, randomBytes(300)]).flat()
       await admin.mset(...filler)
       await admin.config('SET', 'loading-process-events-interval-bytes', 1_024)
       await admin.config('SET', 'key-load-delay', 20_000)
@@ -139,11 +132,13 @@ describe.each(['redis', 'valkey'] as const)('%s', (name) => {
 
 /** A primary that steps down ends connections: what was under way is then unknown, and asked again. */
 function refusalOf(call: () => Promise<unknown>): Promise<unknown> {
-  return vi.waitUntil(() =>
-    call().then(
-      () => undefined,
-      (error) => error instanceof IdemqError && error.code !== 'BROKER_UNAVAILABLE' && error,
-    ),
+  return vi.waitUntil(
+    () =>
+      call().then(
+        () => undefined,
+        (error) => error instanceof IdemqError && error.code !== 'BROKER_UNAVAILABLE' && error,
+      ),
+    { timeout: 10_000 },
   )
 }
 

@@ -39,6 +39,8 @@ async function runTask(file: string, name: string): Promise<void> {
   const { tasks } = (await import(file)) as { tasks: Tasks }
   const task = tasks[name]
   if (!task) throw new Error(`${file} exports no task '${name}'`)
+  // Nobody is left to tell.
+  process.once('disconnect', () => process.exit(1))
   process.once('message', async ({ options }: { options: never }) => {
     const result = await task(options)
     process.send!({ result }, undefined, {}, () => process.exit(0))

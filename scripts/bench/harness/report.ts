@@ -24,6 +24,10 @@ export function atLeast(value: number, target: number, text: string): { text: st
   return { text: `≥ ${text}`, met: value >= target }
 }
 
+export function atMost(value: number, target: number, text: string): { text: string; met: boolean } {
+  return { text: `≤ ${text}`, met: value <= target }
+}
+
 export function below(value: number, target: number, text: string): { text: string; met: boolean } {
   return { text: `< ${text}`, met: value < target }
 }

@@ -1,7 +1,7 @@
 /** The job that is measured, and the ways to enqueue and work many of it. */
 
 import { z } from '../../../packages/core/node_modules/zod/index.js'
-import { defineJob, type Job, type Mq, type WorkerOptions } from '../../../packages/core/src/index.ts'
+import { byJobId, defineJob, type Job, type Mq, type WorkerOptions } from '../../../packages/core/src/index.ts'
 import { expectCount } from './measure.ts'
 
 export interface Charge {
@@ -10,11 +10,17 @@ export interface Charge {
   readonly amountCents: number
 }
 
+const queue = 'bench'
+const payload = z.object({ orderId: z.string(), paymentAttempt: z.number().int(), amountCents: z.number().int() })
+
 export const chargeOrder: Job<Charge> = defineJob('charge-order', {
-  queue: 'bench',
-  payload: z.object({ orderId: z.string(), paymentAttempt: z.number().int(), amountCents: z.number().int() }),
+  queue,
+  payload,
   idempotencyKey: (charge) => `charge:${charge.orderId}:${charge.paymentAttempt}`,
 })
+
+/** The same without a business key, as it must be to be worked without an inbox. */
+export const unkeyedCharge: Job<Charge> = defineJob('charge-unkeyed', { queue, payload, idempotencyKey: byJobId })
 
 export const concurrency = 100
 export const enqueueBatch = 1_000
@@ -41,9 +47,9 @@ export function chargeBatches(from: number, count: number): Charge[][] {
 }
 
 /** Enqueues one batch after the other. Throws what the first refused job says. */
-export async function enqueueAll(mq: Mq, batches: readonly Charge[][]): Promise<void> {
+export async function enqueueAll(mq: Mq, batches: readonly Charge[][], job: Job<Charge> = chargeOrder): Promise<void> {
   for (const batch of batches) {
-    const results = await mq.enqueueMany(chargeOrder, batch)
+    const results = await mq.enqueueMany(job, batch)
     const failed = results.find((result) => result.status === 'failed')
     if (failed) throw failed.error
   }
