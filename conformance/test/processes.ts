@@ -26,8 +26,8 @@ export function oneForEachAdapter(found: readonly Broker[]): Broker[] {
 }
 
 async function outlivesProcesses(broker: Broker, directory: string): Promise<boolean> {
-  const { url, close } = await broker.start({ directory })
-  const adapter = await openBroker(broker, url)
+  const { close, ...running } = await broker.start({ directory })
+  const adapter = await openBroker({ ...broker, ...running })
   try {
     assertCrashable(adapter)
     return true

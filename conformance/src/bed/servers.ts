@@ -67,15 +67,16 @@ const kafka: Server = {
   image: 'apache/kafka:4.4.0',
   fetch: 'maven',
   command: [],
-  // A client goes where the broker says it is, so what comes through the proxy comes to a listener of its own.
-  env: ({ host, port, proxyPort }) => ({
+  // A client goes where the broker says it is, so what comes through the proxy, and what comes from a broker, comes to a
+  // listener of its own.
+  env: ({ host, port, proxyPort, hostname }) => ({
     CLUSTER_ID: '4L6g3nShT-eMCtK--X86sw',
     KAFKA_NODE_ID: '1',
     KAFKA_PROCESS_ROLES: 'broker,controller',
-    KAFKA_LISTENERS: 'DIRECT://0.0.0.0:9092,PROXIED://0.0.0.0:9094,CONTROLLER://0.0.0.0:9093',
-    KAFKA_ADVERTISED_LISTENERS: `DIRECT://${host}:${port},PROXIED://${host}:${proxyPort}`,
+    KAFKA_LISTENERS: 'DIRECT://0.0.0.0:9092,PROXIED://0.0.0.0:9094,NODES://0.0.0.0:9095,CONTROLLER://0.0.0.0:9093',
+    KAFKA_ADVERTISED_LISTENERS: `DIRECT://${host}:${port},PROXIED://${host}:${proxyPort},NODES://${hostname}:9095`,
     KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: 'DIRECT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,NODES:PLAINTEXT',
-    KAFKA_INTER_BROKER_LISTENER_NAME: 'DIRECT',
+    KAFKA_INTER_BROKER_LISTENER_NAME: 'NODES',
     KAFKA_CONTROLLER_LISTENER_NAMES: 'CONTROLLER',
     KAFKA_CONTROLLER_QUORUM_VOTERS: '1@localhost:9093',
     KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: '1',
@@ -91,16 +92,8 @@ const kafka: Server = {
     KAFKA_AUTO_CREATE_TOPICS_ENABLE: 'false',
     KAFKA_HEAP_OPTS: '-Xmx384m',
   }),
-  // The nodes reach each other on a listener of their own, and every partition has a copy on each.
   clusterEnv: (nodes, index) => ({
     KAFKA_NODE_ID: `${index + 1}`,
-    KAFKA_LISTENERS: 'DIRECT://0.0.0.0:9092,PROXIED://0.0.0.0:9094,NODES://0.0.0.0:9095,CONTROLLER://0.0.0.0:9093',
-    KAFKA_ADVERTISED_LISTENERS: [
-      `DIRECT://${nodes[index]!.host}:${nodes[index]!.port}`,
-      `PROXIED://${nodes[index]!.host}:${nodes[index]!.proxyPort}`,
-      `NODES://${nodes[index]!.hostname}:9095`,
-    ].join(','),
-    KAFKA_INTER_BROKER_LISTENER_NAME: 'NODES',
     KAFKA_CONTROLLER_QUORUM_VOTERS: nodes.map(({ hostname }, i) => `${i + 1}@${hostname}:9093`).join(','),
     KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: '3',
     KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: '3',

@@ -1,6 +1,6 @@
 /** The adapters that crash runs and process tests know, in one place. */
 import { join } from 'node:path'
-import { type Adapter, IdemqError, type OpenUrl, systemClock } from '@idemq/core'
+import { type Adapter, IdemqError, type OpenUrl, openStores, systemClock } from '@idemq/core'
 import type { BedProxy, BedServer, ServerName } from '../bed/index.ts'
 
 export interface Broker {
@@ -22,6 +22,8 @@ export interface StartOptions {
 
 export interface RunningBroker {
   readonly url: string
+  /** The database of inbox and outbox, where the broker has none of its own. */
+  readonly storeUrl?: string
   /** Present where the broker `hasServer`. */
   readonly server?: BrokerServer
   close(): Promise<void>
@@ -48,6 +50,8 @@ export const brokers: readonly Broker[] = [
     query: '',
     volatileArgs: ['-c', 'synchronous_commit=off', '-c', 'wal_writer_delay=10000'],
   }),
+  // One broker survives the death of its process: the operating system has what it confirmed.
+  served('kafka', '@idemq/kafka', { query: '?partitions=3&sessionTimeoutMs=2000', hasStore: false }),
 ]
 
 function embedded(name: string, adapterPackage: string, urlIn: (directory: string) => string): Broker {
@@ -62,21 +66,26 @@ function embedded(name: string, adapterPackage: string, urlIn: (directory: strin
 interface Served {
   /** Ends the URL where the server is durable. */
   readonly query: string
-  readonly volatileArgs: readonly string[]
+  /** Absent where no setting makes the server forget. */
+  readonly volatileArgs?: readonly string[]
+  /** The adapter has an inbox of its own; else a file in the run's directory is one. @default true */
+  readonly hasStore?: boolean
 }
 
-function served(name: ServerName, adapterPackage: string, { query, volatileArgs }: Served): Broker {
+function served(name: ServerName, adapterPackage: string, { query, volatileArgs, hasStore = true }: Served): Broker {
   return {
     name,
     adapterPackage,
     hasServer: true,
-    async start({ volatile = false }) {
+    async start({ directory, volatile = false }) {
+      if (volatile && !volatileArgs) throw new IdemqError('UNSUPPORTED', `no setting makes ${name} forget`)
       // What brings containers up is only loaded where there are any.
       const { bed } = await import('../bed/index.ts')
-      const server: BedServer = await bed(name, volatile ? { args: volatileArgs } : {})
+      const server: BedServer = await bed(name, volatile && volatileArgs ? { args: volatileArgs } : {})
       const ending = volatile ? '' : query
       return {
         url: server.url + ending,
+        ...(!hasStore && { storeUrl: `sqlite:${join(directory, 'store.db')}` }),
         server: {
           kill: server.kill,
           start: server.start,
@@ -113,9 +122,15 @@ export function findBroker(nameOrUrl: string, packageOfScheme: Readonly<Record<s
   return { name: scheme, adapterPackage, hasServer: false, start }
 }
 
-export async function openBroker({ adapterPackage }: Broker, url: string): Promise<Adapter> {
+/** What opens a broker, in this process or in a child's. */
+export interface Address extends Pick<Broker, 'adapterPackage'>, Pick<RunningBroker, 'url' | 'storeUrl'> {}
+
+export async function openBroker({ adapterPackage, url, storeUrl }: Address): Promise<Adapter> {
   const { openUrl } = (await import(adapterPackage)) as { openUrl: OpenUrl }
-  return openUrl(new URL(url), { clock: systemClock })
+  const adapter = await openUrl(new URL(url), { clock: systemClock })
+  if (storeUrl === undefined) return adapter
+  const { inbox, outbox } = await openStores(storeUrl, { adapters: { sqlite: () => import('@idemq/sqlite') } })
+  return { ...adapter, ...(inbox && { inbox }), ...(outbox && { outbox }) }
 }
 
 export async function closeAdapter({ driver, inbox, outbox }: Adapter): Promise<void> {

@@ -1,14 +1,12 @@
 /** What a parent tells a child process. Travels as JSON in the child's arguments. */
+import type { Address } from './brokers.ts'
 import type { CrashPayload, KindName, Mix } from './jobs.ts'
 import type { Plan, Role } from './plans.ts'
 
-export interface ChildConfig {
+export interface ChildConfig extends Address {
   /** Unique in the run; the `by` of its statements. */
   readonly name: string
   readonly role: Role
-  readonly url: string
-  /** The module whose `openUrl` opens `url`. */
-  readonly adapterPackage: string
   readonly logPath: string
   readonly ledgerPort: number
   readonly seed: number

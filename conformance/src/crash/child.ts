@@ -1,16 +1,8 @@
 /** The one entry of every process of a crash run: `node child.ts '<ChildConfig as JSON>'`. Ends on SIGTERM. */
-import {
-  type Adapter,
-  connect,
-  IdemqError,
-  type IdemqEvent,
-  type Mq,
-  type OpenUrl,
-  sleep,
-  systemClock,
-} from '@idemq/core'
+import { type Adapter, connect, IdemqError, type IdemqEvent, type Mq, sleep, systemClock } from '@idemq/core'
 import { connectLedger } from '../oracle/ledger.ts'
 import { openStatementLog, type StatementLog } from '../oracle/statements.ts'
+import { openBroker } from './brokers.ts'
 import { type ChildConfig, unavailableExitCode } from './child-config.ts'
 import { controls } from './controls.ts'
 import { createExecutioner } from './executioner.ts'
@@ -66,8 +58,7 @@ async function play(mq: Mq, tap: Tap): Promise<void> {
 }
 
 async function openAdapter(): Promise<Adapter> {
-  const { openUrl } = (await import(config.adapterPackage)) as { openUrl: OpenUrl }
-  const adapter = await openUrl(new URL(config.url), { clock: systemClock })
+  const adapter = await openBroker(config)
   if (!config.control) return adapter
   const control = controls[config.control]
   if (!control) throw new Error(`no control '${config.control}'`)

@@ -98,7 +98,7 @@ export async function openRun(options: RunOptions): Promise<Run> {
   try {
     running = await broker.start({ directory, volatile })
     if (net) network = await running.server?.proxy()
-    opened = await openBroker(broker, running.url)
+    opened = await openBroker({ ...broker, ...running })
     assertCrashable(opened)
     await opened.driver.declare(queue, 'create', never)
     await assertEmpty(opened)
@@ -114,7 +114,7 @@ export async function openRun(options: RunOptions): Promise<Run> {
     throw error
   }
   const adapter = opened
-  const { url: directUrl, server, close: closeBroker } = running
+  const { url: directUrl, storeUrl, server, close: closeBroker } = running
   // Without transactions and an outbox there is nothing to reserve in.
   const transactional = adapter.inbox?.transact !== undefined && adapter.outbox !== undefined
 
@@ -187,6 +187,7 @@ export async function openRun(options: RunOptions): Promise<Run> {
         role,
         url: network?.url ?? directUrl,
         adapterPackage: broker.adapterPackage,
+        ...(storeUrl !== undefined && { storeUrl }),
         logPath,
         ledgerPort: ledger.port,
         seed,

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { inspect, promisify } from 'node:util'
 import { memory } from '@idemq/memory'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { AdapterContext } from './adapter.ts'
+import type { AdapterContext, OpenUrl } from './adapter.ts'
 import { ManualClock } from './clock.ts'
 import { connectAdapter, openStores } from './connect-adapter.ts'
 
@@ -41,6 +41,31 @@ describe('connectAdapter', () => {
   it('does not repeat the password of a URL of unknown scheme', async () => {
     const error = await refusalOf('carrier-pigeon://user:hunter2@loft')
     expect(inspect(error)).not.toContain('hunter2')
+  })
+
+  it('gives the adapter one host, and what further hosts the URL names as a parameter', async () => {
+    const urls: URL[] = []
+    const own = async (): Promise<{ openUrl: OpenUrl }> => ({
+      openUrl: async (url) => {
+        urls.push(url)
+        return memory({ clock: context.clock })
+      },
+    })
+    for (const url of ['own://u:p,w@one:1,two:2,[::1]:3/path?a=b', 'own://one,two', 'own://u:p,w@one']) {
+      await connectAdapter(url, context, { own })
+    }
+    expect(urls.map(({ username, password, host }) => [username, password, host])).toEqual([
+      ['u', 'p,w', 'one:1'],
+      ['', '', 'one'],
+      ['u', 'p,w', 'one'],
+    ])
+    expect(
+      urls.map(({ pathname, searchParams }) => [pathname, searchParams.get('hosts'), searchParams.get('a')]),
+    ).toEqual([
+      ['/path', 'two:2,[::1]:3', 'b'],
+      ['', 'two', null],
+      ['', null, null],
+    ])
   })
 
   it('asks options.adapters first, with the parsed URL and the clock', async () => {

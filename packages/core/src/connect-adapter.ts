@@ -35,10 +35,18 @@ export async function openStores(
   return { inbox, outbox }
 }
 
+/** `scheme://user@host`, the further hosts with commas between, the rest. */
+const severalHosts = /^([a-z][a-z0-9+.-]*:\/\/(?:[^@/?#]*@)?[^,@/?#]+),([^@/?#]+)(.*)$/is
+
+/** A URL has one host. Of several, `scheme://one,two,three`, the others become its parameter `hosts`. */
 function parse(target: string | URL): URL {
   if (target instanceof URL) return target
   try {
-    return new URL(target)
+    const [, first, others, rest] = severalHosts.exec(target) ?? []
+    if (first === undefined || others === undefined) return new URL(target)
+    const url = new URL(`${first}${rest}`)
+    url.searchParams.set('hosts', others)
+    return url
   } catch {
     // The text may hold a password: neither it nor Node's error, which has it as `input`, is repeated.
     throw new IdemqError('INVALID_URL', 'connect: not a URL; expected for instance sqlite:./jobs.db')

@@ -9,7 +9,7 @@ it.each([
   'kafka://127.0.0.1:9092/',
   'kafka://one,two',
   'kafka://[::1]:9092',
-  'kafka://one:9092?brokers=two:9093,three',
+  'kafka://one:9092?hosts=two:9093,three',
   'kafkas://user:p%40ss@broker.example:9093?saslMechanism=scram-sha-512&prefix=shop.&partitions=3',
 ])('opens %s without reaching any broker', async (url) => {
   const { driver, inbox } = await open(url)
@@ -34,7 +34,7 @@ it.each([
   'kafka:///x',
   'kafka://h/orders',
   'kafka://h#x',
-  'kafka://h?brokers=a:b',
+  'kafka://h?hosts=a:b',
   'kafka://h,',
 ])('refuses %s with INVALID_URL', async (url) => {
   await expect(open(url)).rejects.toMatchObject({ code: 'INVALID_URL' })

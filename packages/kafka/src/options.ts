@@ -65,8 +65,8 @@ const ranges = {
 
 const texts = ['prefix', 'saslMechanism'] as const
 const mechanisms: readonly string[] = ['plain', 'scram-sha-256', 'scram-sha-512']
-/** Further brokers, where a URL is parsed by somebody who takes one host only. */
-const brokersParameter = 'brokers'
+/** Further brokers: where `connect` makes of several hosts in a URL. */
+const hostsParameter = 'hosts'
 
 /**
  * A broker on one cluster. Opens nothing yet: the first call does.
@@ -84,7 +84,7 @@ export function kafka(target: string | KafkaOptions): Adapter {
 }
 
 /**
- * `kafka://user:password@host:9092?brokers=host:9092,host:9092`, with any of `?prefix=…&partitions=…&replicationFactor=…&
+ * `kafka://user:password@host:9092?hosts=host:9092,host:9092`, with any of `?prefix=…&partitions=…&replicationFactor=…&
  * minInsyncReplicas=…&retentionMs=…&maxBodyBytes=…&sessionTimeoutMs=…&answerTimeoutMs=…&saslMechanism=…`. For TLS `kafkas:`.
  * @throws IdemqError INVALID_URL naming the part, INVALID_OPTION
  */
@@ -93,8 +93,8 @@ export const openUrl: OpenUrl = async (url, { clock }) => {
   for (const [name, value] of url.searchParams) {
     if (name in ranges) options[name] = value.trim() === '' ? Number.NaN : Number(value)
     else if ((texts as readonly string[]).includes(name)) options[name] = value
-    else if (name !== brokersParameter) {
-      const known = [brokersParameter, ...Object.keys(ranges), ...texts].join(', ')
+    else if (name !== hostsParameter) {
+      const known = [hostsParameter, ...Object.keys(ranges), ...texts].join(', ')
       throw new IdemqError('INVALID_OPTION', `${url.protocol}//${url.host}: unknown option '${name}', known: ${known}`)
     }
   }
@@ -157,7 +157,7 @@ function parseUrl(target: string | URL): Parsed {
     throw new IdemqError('INVALID_URL', 'kafka: not a URL of the form kafka://host:9092,host:9092 or kafkas://…')
   const [, scheme, user = '', hosts = '', , path = '', query = '', hash] = parts
   const where = `${scheme}://${hosts}`
-  const more = new URLSearchParams(query).get(brokersParameter)?.split(',') ?? []
+  const more = new URLSearchParams(query).get(hostsParameter)?.split(',') ?? []
   const brokers = [...hosts.split(','), ...more].map((host) => brokerOf(host, where))
   if (path !== '') throw new IdemqError('INVALID_URL', `${where}: the path '${path}' means nothing`)
   if (hash !== undefined) throw new IdemqError('INVALID_URL', `${where}: what follows # means nothing`)
