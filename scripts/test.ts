@@ -42,6 +42,7 @@ async function test(): Promise<{ readonly passed: boolean; readonly started: Rea
   for (const [, name, image] of readFileSync(log, 'utf8').matchAll(/^(\S+) \((\S+)\) serves at /gm)) {
     started.set(name as ServerName, image!)
   }
+  delete process.env.IDEMQ_BED_LOG
   rmSync(directory, { recursive: true })
   return { passed, started }
 }
@@ -59,3 +60,5 @@ const embedded = selected.filter(({ manifest }) => manifest.idemq && !manifest.b
 if (embedded.length > 0) console.log(`embedded brokers: ${embedded.join(' ')}`)
 if (started.size > 0)
   console.log(`real servers: ${[...started].map(([name, image]) => `${name} (${image})`).join(' ')}`)
+// An engine that was here before keeps a connection to this process.
+process.exit(0)
