@@ -11,7 +11,7 @@ import {
   reportOf,
   runCampaign,
 } from '../conformance/src/crash/index.ts'
-import { IdemqError, packageOfScheme } from '../packages/core/src/index.ts'
+import { IdemqError } from '../packages/core/src/index.ts'
 
 const usage = `usage: npm run crash -- <broker|url> [options]
 
@@ -60,7 +60,7 @@ function integer(name: string, text: string, min: number): number {
 
 function brokerNamed(name: string): Broker {
   try {
-    return findBroker(name, packageOfScheme)
+    return findBroker(name)
   } catch (error) {
     return refuse((error as Error).message)
   }

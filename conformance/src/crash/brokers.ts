@@ -1,6 +1,6 @@
 /** The adapters that crash runs and process tests know, in one place. */
 import { join } from 'node:path'
-import { type Adapter, IdemqError, type OpenUrl, systemClock } from '@idemq/core'
+import { type Adapter, IdemqError, type OpenUrl, packageOfScheme, systemClock } from '@idemq/core'
 import type { BedProxy, BedServer, ServerName } from '../bed/index.ts'
 
 export interface Broker {
@@ -96,7 +96,7 @@ function served(name: ServerName, adapterPackage: string, { query, volatileArgs 
  * A broker by name, or the one at a URL by the package of its scheme. What is at a URL must be empty.
  * @throws IdemqError UNKNOWN_SCHEME naming those that are known
  */
-export function findBroker(nameOrUrl: string, packageOfScheme: Readonly<Record<string, string>>): Broker {
+export function findBroker(nameOrUrl: string): Broker {
   const known = brokers.find(({ name }) => name === nameOrUrl)
   if (known) return known
   const scheme = /^([a-z][a-z0-9+.-]*):/.exec(nameOrUrl)?.[1]

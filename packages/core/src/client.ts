@@ -132,39 +132,38 @@ export class Mq {
     const fail = (index: number, error: unknown): void => {
       results[index] = { status: 'failed', error: asIdemqError(error, 'INVALID_PAYLOAD', job.name) }
     }
-    // Those of one signal, as a rule all, are sent as one.
-    const bySignal = new Map<AbortSignal | undefined, { readonly index: number; readonly composed: Composed }[]>()
-    const add = (index: number, composed: Composed, signal: AbortSignal | undefined): void => {
-      const group = bySignal.get(signal)
-      if (group) group.push({ index, composed })
-      else bySignal.set(signal, [{ index, composed }])
-    }
+    const ready: { index: number; composed: Composed; signal: AbortSignal | undefined }[] = []
     const validating: Promise<void>[] = []
     for (const [index, payload] of payloads.entries()) {
       try {
         const itemOptions = typeof options === 'function' ? options(payload, index) : options
+        const { signal } = itemOptions
         const composed = this.#composer.compose(job, payload, itemOptions)
         if (composed instanceof Promise) {
-          const added = composed.then((late) => add(index, late, itemOptions.signal))
+          const added = composed.then((late) => void ready.push({ index, composed: late, signal }))
           validating.push(added.catch((error) => fail(index, error)))
-        } else add(index, composed, itemOptions.signal)
+        } else ready.push({ index, composed, signal })
       } catch (error) {
         fail(index, error)
       }
     }
     await Promise.all(validating)
+    // Those of one signal, as a rule all, are sent as one.
     await Promise.all(
-      Array.from(bySignal, async ([signal, group]) => {
-        const errors = await this.#send(
-          job.queue,
-          group.map(({ composed }) => composed),
-          signal,
-        )
-        group.forEach(({ index, composed }, i) => {
-          if (errors[i]) fail(index, errors[i])
-          else results[index] = { status: 'stored', ...enqueuedOf(composed) }
-        })
-      }),
+      Array.from(
+        Map.groupBy(ready, ({ signal }) => signal),
+        async ([signal, group]) => {
+          const errors = await this.#send(
+            job.queue,
+            group.map(({ composed }) => composed),
+            signal,
+          )
+          group.forEach(({ index, composed }, i) => {
+            if (errors[i]) fail(index, errors[i])
+            else results[index] = { status: 'stored', ...enqueuedOf(composed) }
+          })
+        },
+      ),
     )
     return results
   }
